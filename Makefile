@@ -1,0 +1,75 @@
+# Whis Box: `make demo` from a fresh clone to cited answers, `make test` for the whole suite.
+# Needs: Python 3.11+ with venv, a C++ compiler, make, and a Python package index. Nothing else is downloaded.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python -m
+PIP    := $(RUN) pip --disable-pip-version-check
+LOCKED := $(PIP) install --quiet --require-hashes
+TORCH  := torch==2.13.0
+
+export HF_HUB_OFFLINE := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test check bench box models index lock clean
+
+demo: box                          ## build what is missing, then check, ask and triage
+	$(BIN)/whis doctor
+	$(BIN)/python examples/demo.py
+
+box: index                         ## assemble build/box with its manifest
+	$(BIN)/whis box build
+
+index: models                      ## index data/raw
+	$(BIN)/whis index build
+
+models: $(VENV)/.installed         ## fetch, verify, re-quantize and export the models
+	$(RUN) convert.fetch
+	$(RUN) convert.quantize
+	$(RUN) convert.embedder
+
+test: box $(VENV)/.test-installed  ## everything a fresh machine needs, then the whole suite
+	$(RUN) pytest --cov --cov-report=term:skip-covered tests
+
+check: $(VENV)/.test-installed     ## style, types, fast tests
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(RUN) pytest -m "not e2e and not gpu" tests
+
+bench: box $(VENV)/.test-installed ## the figures of docs/measurements.md
+	$(BIN)/whis bench
+	$(RUN) tests.bench.grammar_backends
+
+$(VENV)/bin/python:
+	@echo "creating $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.bootstrapped: requirements/bootstrap.lock | $(VENV)/bin/python
+	@echo "installing build tools"
+	$(LOCKED) -r requirements/bootstrap.lock
+	@touch $@
+
+$(VENV)/.installed: requirements/runtime.lock requirements/build.lock requirements/native.lock pyproject.toml convert/native.py $(VENV)/.bootstrapped
+	@echo "installing locked dependencies"
+	$(LOCKED) -r requirements/runtime.lock
+	$(LOCKED) -r requirements/build.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --no-index --editable .
+	$(RUN) convert.native
+	@touch $@
+
+$(VENV)/.test-installed: requirements/test.lock $(VENV)/.installed
+	@echo "installing test dependencies"
+	$(LOCKED) -r requirements/test.lock
+	$(PIP) install --quiet "$(TORCH)"
+	@touch $@
+
+lock:                              ## renew the lock files (needs pip-tools)
+	@for name in bootstrap runtime build test; do \
+	  echo "locking $$name"; \
+	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \
+	done
+
+clean:                             ## remove what was built; the wheel cache outside the tree stays
+	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache

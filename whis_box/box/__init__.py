@@ -1,0 +1,1 @@
+"""The box: a folder whose manifest names every file in it by sha256."""

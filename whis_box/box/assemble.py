@@ -1,0 +1,106 @@
+"""Putting a box together from its parts.
+
+Invariant: the folder appears under its name only when it is complete; an unchanged box is left alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import whis_box
+from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
+from whis_box.config import BoxConfig
+from whis_box.errors import NotReadyError, WhisError, storage_error
+
+CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml")
+
+
+@dataclass(frozen=True)
+class BoxParts:
+    """Where the parts of a box come from."""
+
+    base_model: Path
+    embedder: Path
+    index: Path
+    configs: Path
+    catalogue: Path
+    license: Path
+
+
+def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest, bool]:
+    """Copy the parts into `target` with a manifest; True when something changed.
+
+    Raises: NotReadyError if a part is missing; StorageError.
+    """
+    layout = _layout(parts, config)
+    for source in layout.values():
+        if not source.exists():
+            raise NotReadyError(f"{source}: a part of the box is missing; run `make demo`")
+    building = target.with_name(f".{target.name}.building")
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        for place, source in layout.items():
+            _copy(source, building / place)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            name="whis-box",
+            version=whis_box.__version__,
+            source_commit=source_commit(),
+            files=describe_folder(building),
+        )
+        if _unchanged(target, manifest.files):
+            shutil.rmtree(building)
+            return verify(target)[0], False
+        write_manifest(building, manifest)
+        _swap(building, target)
+    except OSError as cause:
+        raise storage_error("assemble the box", target, cause) from cause
+    return manifest, True
+
+
+def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
+    layout = {
+        config.base_model: parts.base_model,
+        config.embedder: parts.embedder,
+        config.index: parts.index,
+        config.catalogue: parts.catalogue,
+        Path("LICENSE"): parts.license,
+    }
+    return layout | {Path("configs") / name: parts.configs / name for name in CONFIG_NAMES}
+
+
+def _copy(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place)
+    else:
+        shutil.copyfile(source, place)
+
+
+def _unchanged(target: Path, files: list[FileEntry]) -> bool:
+    try:
+        return verify(target)[0].files == files
+    except WhisError:
+        return False
+
+
+def _swap(building: Path, target: Path) -> None:
+    retired = target.with_name(f".{target.name}.retired")
+    shutil.rmtree(retired, ignore_errors=True)
+    if target.exists():
+        target.rename(retired)
+    building.rename(target)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def source_commit() -> str:
+    """The commit this tree was built from, or "unknown" outside a repository."""
+    folder = Path(whis_box.__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -1,0 +1,310 @@
+"""`whis`: the command line. Parses, calls the copilot, shows; nothing is decided here.
+
+Invariant: stdout carries results only; progress, notes and errors go to stderr; the exit code is the error tree's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import whis_box
+from whis_box import show
+from whis_box.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, InputError, WhisError, storage_error
+from whis_box.paths import default_box, repository_root
+
+MAX_LINE_BYTES = 5_000_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["engine-worker"]:  # how a frozen program starts its own engine child
+        from whis_box.engine import worker
+
+        return worker.main(given[1:])
+    options = _parser().parse_args(given)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except WhisError as error:
+        return show.error(error, as_json=getattr(options, "json", False))
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from whis_box.box.opening import open_box
+
+    if (options.question is None) == (options.input is None):
+        raise InputError("give one question, or --input FILE with one JSON object per line")
+    with open_box(options.box) as copilot:
+        if options.input is not None:
+            return _batch(options.input, lambda line: copilot.ask(_field(line, "question"), line.get("id")))
+        answer = copilot.ask(_text_argument(options.question))
+    print(answer.model_dump_json() if options.json else show.answer(answer))
+    return EXIT_OK if answer.status == "answered" else EXIT_REFUSED
+
+
+def _triage(options: argparse.Namespace) -> int:
+    from whis_box.box.opening import open_box
+    from whis_box.ingest.alerts import parse_event
+
+    if (options.file is None) == (options.input is None):
+        raise InputError("give one alert file (or `-`), or --input FILE with one event per line")
+    if options.file is not None:  # read before the model is loaded: a bad file is reported at once
+        event = parse_event(_read_bytes(options.file), options.file)
+    with open_box(options.box) as copilot:
+        if options.input is not None:
+            return _batch(options.input, lambda line: copilot.triage(_event_of(line), line.get("id")))
+        triage = copilot.triage(event)
+    print(triage.model_dump_json() if options.json else show.triage(triage))
+    return EXIT_REFUSED if triage.abstained else EXIT_OK
+
+
+def _search(options: argparse.Namespace) -> int:
+    from whis_box.box.manifest import verify
+    from whis_box.box.opening import open_retriever
+    from whis_box.config import BoxConfig, RagConfig, load_config
+    from whis_box.guards.text import clean_text
+
+    if (options.query is None) == (options.input is None):
+        raise InputError("give one query, or --input FILE with one JSON object per line")
+    manifest, _ = verify(options.box)
+    box = load_config(options.box / "configs" / "box.yaml", BoxConfig)
+    retriever = open_retriever(options.box, box, load_config(options.box / "configs" / "rag.yaml", RagConfig), manifest)
+
+    def hits_of(text: str) -> list[Any]:
+        if len(text) > box.limits.max_question_chars:
+            raise InputError(
+                f"the query has {len(text)} characters, the limit is {box.limits.max_question_chars}; shorten it"
+            )
+        cleaned = clean_text(text, "query")[0].strip()
+        if not cleaned:
+            raise InputError("the query is empty; give at least one word")
+        return retriever.search(cleaned, options.top_k)
+
+    if options.input is not None:
+        return _batch(options.input, lambda line: (line.get("id"), hits_of(_field(line, "question"))))
+    hits = hits_of(_text_argument(options.query))
+    print(json.dumps([hit.model_dump() for hit in hits], ensure_ascii=False) if options.json else show.hits(hits))
+    return EXIT_OK if hits else EXIT_REFUSED
+
+
+def _index_build(options: argparse.Namespace) -> int:
+    from whis_box.ingest.build import build_if_needed
+
+    summary, changed = build_if_needed(options.source, options.out, options.embedder, options.configs, show.progress)
+    state = "built" if changed else "unchanged"
+    result = {"index": str(summary.path), "state": state, "records": summary.n_records, "chunks": summary.n_chunks,
+              "sentences": summary.n_sentences}
+    print(json.dumps(result) if options.json else
+          f"{summary.path}: {state}, {summary.n_records} records, {summary.n_chunks} chunks, "
+          f"{summary.n_sentences} sentences")
+    return EXIT_OK
+
+
+def _index_info(options: argparse.Namespace) -> int:
+    from whis_box.config import BoxConfig, load_config
+    from whis_box.knowledge.store import describe
+
+    box = load_config(options.box / "configs" / "box.yaml", BoxConfig)
+    info = describe(options.box / box.index)
+    print(json.dumps(info, ensure_ascii=False) if options.json else show.mapping(info))
+    return EXIT_OK
+
+
+def _box_build(options: argparse.Namespace) -> int:
+    from whis_box.box.assemble import BoxParts, assemble
+    from whis_box.config import BoxConfig, load_config
+
+    config = load_config(options.configs / "box.yaml", BoxConfig)
+    root = repository_root()
+    parts = BoxParts(options.base, options.embedder, options.index, options.configs,
+                     root / "data" / "catalogue" / "attack-enterprise.tsv", root / "LICENSE")
+    manifest, changed = assemble(parts, options.out, config)
+    size = sum(entry.size_bytes for entry in manifest.files)
+    print(f"{options.out}: {'assembled' if changed else 'unchanged'}, {len(manifest.files)} files, {size / 1e6:.1f} MB")
+    return EXIT_OK
+
+
+def _box_verify(options: argparse.Namespace) -> int:
+    from whis_box.box.manifest import verify
+
+    manifest, digest = verify(options.box)
+    result = {"box": str(options.box), "manifest_sha256": digest, "files": len(manifest.files), "verified": True}
+    print(json.dumps(result) if options.json else f"{options.box}: all {len(manifest.files)} files match {digest[:16]}…")
+    return EXIT_OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from whis_box.doctor import examine
+
+    report = examine(options.box)
+    print(json.dumps(report.as_dict(), ensure_ascii=False) if options.json else show.report(report))
+    return report.exit_code
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from whis_box.evaluation.bench import run
+
+    result = run(options.box, options.golden, options.runs, set(options.only or ()))
+    print(json.dumps(result, ensure_ascii=False) if options.json else show.bench(result))
+    return EXIT_OK if all(row["met"] is not False for row in result["figures"]) else EXIT_ERROR
+
+
+# ---------------------------------------------------------------- batches
+
+
+def _batch(source: str, run: Callable[[dict[str, Any]], Any]) -> int:
+    """One JSON object in, one out, in order; a bad line gives an error object and the batch goes on."""
+    worst = EXIT_OK
+    for number, raw in enumerate(_lines(source), start=1):
+        request_id = None
+        try:
+            line = _parse_line(raw, source, number)
+            request_id = line.get("id")
+            if request_id is not None and not isinstance(request_id, str):
+                raise InputError(f"{source}: line {number}: id must be a string")
+            result = run(line)
+        except InputError as error:
+            worst = EXIT_ERROR
+            body = {"message": str(error), "type": "invalid_request_error", "param": None, "code": error.code}
+            print(json.dumps({"request_id": request_id, "error": body}, ensure_ascii=False), flush=True)
+            continue
+        if isinstance(result, tuple):
+            hits = [hit.model_dump() for hit in result[1]]
+            print(json.dumps({"request_id": result[0], "hits": hits}, ensure_ascii=False), flush=True)
+        else:
+            print(result.model_dump_json(), flush=True)
+    return worst
+
+
+def _lines(source: str) -> Iterator[bytes]:
+    try:
+        with sys.stdin.buffer if source == "-" else open(source, "rb") as stream:
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(f"{source}: a line is longer than {MAX_LINE_BYTES} bytes; split the file")
+                if line.strip():
+                    yield line
+    except OSError as cause:
+        raise storage_error("read", Path(source), cause) from cause
+
+
+def _parse_line(raw: bytes, source: str, number: int) -> dict[str, Any]:
+    from whis_box.ingest.alerts import parse_event
+
+    return dict(parse_event(raw, f"{source}: line {number}"))
+
+
+def _field(line: dict[str, Any], name: str) -> str:
+    value = line.get(name)
+    if not isinstance(value, str):
+        raise InputError(f"the line needs a string {name!r}, like {{\"id\": \"1\", {json.dumps(name)}: \"…\"}}")
+    return value
+
+
+def _event_of(line: dict[str, Any]) -> dict[str, Any]:
+    event = line.get("event")
+    return event if isinstance(event, dict) and set(line) <= {"id", "event"} else line
+
+
+def _text_argument(text: str) -> str:
+    return _read_bytes("-").decode("utf-8", "replace") if text == "-" else text
+
+
+def _read_bytes(source: str) -> bytes:
+    try:
+        if source == "-":
+            return sys.stdin.buffer.read(MAX_LINE_BYTES + 1)
+        with open(source, "rb") as stream:
+            return stream.read(MAX_LINE_BYTES + 1)
+    except OSError as cause:
+        raise storage_error("read the alert", Path(source), cause) from cause
+
+
+# ---------------------------------------------------------------- parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="whis", description="A SOC copilot that is one folder.")
+    parser.add_argument("--version", action="version", version=f"whis {whis_box.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    ask = _command(commands, "ask", _ask, "answer a question from the box's passages")
+    ask.add_argument("question", nargs="?", help="the question, or - for stdin")
+    triage = _command(commands, "triage", _triage, "judge one alert (any JSON event)")
+    triage.add_argument("file", nargs="?", help="the alert's file, or - for stdin")
+    search = _command(commands, "search", _search, "find passages, without the model")
+    search.add_argument("query", nargs="?", help="what to look for, or - for stdin")
+    search.add_argument("--top-k", type=_positive, default=None, metavar="N", help="number of hits")
+    for command in (ask, triage, search):
+        command.add_argument("--input", metavar="FILE", help="NDJSON, one request per line, or - for stdin")
+    _index_commands(commands)
+    _box_commands(commands)
+    _command(commands, "doctor", _doctor, "check this machine and the box")
+    bench = _command(commands, "bench", _bench, "measure the box on this machine")
+    bench.add_argument("--golden", type=Path, default=repository_root() / "data" / "golden" / "questions.ndjson")
+    bench.add_argument("--runs", type=_positive, default=3, help="runs of each measurement")
+    bench.add_argument("--only", action="append", choices=("engine", "golden", "start"), help="one part (repeatable)")
+    return parser
+
+
+def _index_commands(commands: Any) -> None:
+    build_dir = repository_root() / "build"
+    group = commands.add_parser("index", help="build or describe the index")
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = _command(actions, "build", _index_build, "index a folder of documents")
+    build.add_argument("source", type=Path, nargs="?", default=repository_root() / "data" / "raw")
+    build.add_argument("--out", type=Path, default=build_dir / "index" / "whis.sqlite")
+    build.add_argument("--embedder", type=Path, default=build_dir / "embedder")
+    build.add_argument("--configs", type=Path, default=repository_root() / "configs")
+    _command(actions, "info", _index_info, "what the index holds")
+
+
+def _box_commands(commands: Any) -> None:
+    build_dir = repository_root() / "build"
+    group = commands.add_parser("box", help="assemble or verify a box")
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = _command(actions, "build", _box_build, "put a box together")
+    build.add_argument("--base", type=Path, default=build_dir / "models" / "base.gguf")
+    build.add_argument("--embedder", type=Path, default=build_dir / "embedder")
+    build.add_argument("--index", type=Path, default=build_dir / "index" / "whis.sqlite")
+    build.add_argument("--configs", type=Path, default=repository_root() / "configs")
+    build.add_argument("--out", type=Path, default=build_dir / "box")
+    _command(actions, "verify", _box_verify, "compare every file with the manifest")
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_text: str
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=help_text, description=help_text)
+    command.set_defaults(run=run)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.add_argument("--box", type=Path, default=default_box(), metavar="DIR", help="the box to use")
+    return command
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""The way of a question, and of an alert, through the box: clean, retrieve, prompt, generate, bind, check.
+
+Invariant: every quote that leaves here has been compared with its record, and no verdict that closes an alert is given.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from whis_box import prompts
+from whis_box.config import BoxConfig, ModelConfig
+from whis_box.engine.protocol import Completion, GenerateRequest
+from whis_box.engine.supervisor import Engine
+from whis_box.errors import InputError
+from whis_box.guards.binding import BoundAnswer, bind, cite
+from whis_box.guards.grounding import check_citation, unknown_codes
+from whis_box.guards.text import clean_text
+from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
+from whis_box.knowledge import identifiers
+from whis_box.knowledge.evidence import Evidence, EvidenceSelector, EvidenceSentence
+from whis_box.knowledge.retriever import Retriever
+from whis_box.knowledge.techniques import Catalogue, TechniqueEvidence, match_techniques
+from whis_box.knowledge.terms import terms
+from whis_box.schemas import (
+    SEVERITY_ORDER,
+    TLP_ORDER,
+    AlertSeverity,
+    Answer,
+    Citation,
+    Finding,
+    Hit,
+    Identifiers,
+    Lineage,
+    Step,
+    TechniqueMatch,
+    Timings,
+    Tlp,
+    Triage,
+)
+
+NOTHING_FOUND = "The box holds no passage that answers this question."
+STEP_HEADINGS = ("First five minutes", "Containment")
+CHECK_HEADINGS = ("False positives", "Malicious or benign")
+MAX_TECHNIQUES = 5
+MIN_TECHNIQUE_SCORE = 0.35  # chosen on the development events, see docs/measurements.md
+ESCALATE_SCORE = 0.60
+MAX_STEPS = 5
+MAX_CHECKS = 4
+
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a copilot is made of; the caller opens and closes them."""
+
+    engine: Engine
+    retriever: Retriever
+    selector: EvidenceSelector
+    catalogue: Catalogue
+    model: ModelConfig
+    box: BoxConfig
+    lineage: Lineage
+
+
+class Copilot:
+    """Answers questions and triages alerts from one box. One call at a time per instance."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def engine_pid(self) -> int | None:
+        """Process id of the model process, None while it does not run."""
+        return self._parts.engine.pid
+
+    def search(self, query: str, top_k: int | None = None) -> list[Hit]:
+        """The best chunks for `query`.
+
+        Raises: InputError for an empty or oversized query.
+        """
+        return self._parts.retriever.search(self._checked(query, "query")[0], top_k)
+
+    # ------------------------------------------------------------------ ask
+
+    def ask(self, question: str, request_id: str | None = None, on_text: OnText | None = None) -> Answer:
+        """Answer from the box's passages, or say that they hold no answer; `on_text` streams the unverified draft.
+
+        Raises: InputError, EngineError, VerificationError.
+        """
+        started = time.perf_counter()
+        cleaned, findings = self._checked(question, "question")
+        evidence = self._parts.selector.select(cleaned)
+        retrieve_ms = _ms_since(started)
+        threshold = self._parts.selector.threshold
+        if not evidence.sentences or evidence.relevance.probability < threshold:
+            findings.append(_relevance_finding(evidence, threshold))
+            timings = Timings(retrieve_ms=retrieve_ms, total_ms=_ms_since(started))
+            return self._unanswered(evidence, findings, timings, request_id)
+        style = self._parts.model.generation.style
+        prompt = prompts.answer_prompt(
+            cleaned, [one.text for one in evidence.sentences], style, self._parts.model.generation.max_sentences
+        )
+        completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, on_text)
+        drafted = prompts.parse_answer(completion.text, style)
+        bound = self._bind(cleaned, drafted, evidence)
+        for citation in bound.citations:
+            check_citation(citation, self._parts.retriever.record(citation.record_id))
+        return Answer(
+            id=uuid.uuid4().hex,
+            request_id=request_id,
+            status="answered",
+            answer=" ".join(_numbered(claim.text, claim.citations) for claim in bound.claims),
+            claims=bound.claims,
+            citations=bound.citations,
+            identifiers=_identifiers(" ".join(claim.text for claim in bound.claims)),
+            tlp=_highest_tlp(bound.citations),
+            confidence=round(evidence.relevance.probability, 3),
+            findings=[*findings, *bound.findings],
+            lineage=self._parts.lineage,
+            timings=_timings(started, retrieve_ms, completion),
+        )
+
+    def _bind(self, question: str, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
+        idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
+        generation, grounding = self._parts.model.generation, self._parts.model.grounding
+        return bind(drafted, evidence.sentences, question, idf, grounding.min_support, generation.max_sentences)
+
+    def _unanswered(
+        self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None
+    ) -> Answer:
+        return Answer(
+            id=uuid.uuid4().hex,
+            request_id=request_id,
+            status="insufficient_evidence",
+            answer=NOTHING_FOUND,
+            confidence=round(1.0 - evidence.relevance.probability, 3),
+            findings=findings,
+            lineage=self._parts.lineage,
+            timings=timings,
+        )
+
+    # --------------------------------------------------------------- triage
+
+    def triage(
+        self, event: Mapping[str, object], request_id: str | None = None, on_text: OnText | None = None
+    ) -> Triage:
+        """Judge one alert: observables and techniques by code, a summary by the model, checked by code.
+
+        Raises: EngineError, VerificationError.
+        """
+        started = time.perf_counter()
+        alert = read_alert(event)
+        seen = observables(alert)
+        text, findings = clean_text(describe(alert), "alert")
+        evidence = self._parts.selector.select(clean_text(search_text(alert), "alert")[0] or text)
+        techniques = self._match(alert, text, evidence)
+        retrieve_ms = _ms_since(started)
+        prompt = prompts.triage_prompt(text, [(one.id, one.name) for one in techniques])
+        completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, on_text)
+        chosen, drafted_summary = prompts.parse_triage(completion.text)
+        summary = self._summary(alert, text, drafted_summary, findings)
+        ranked = _agree(techniques, chosen, findings)
+        sections = self._sections(ranked, evidence)
+        cited = _Citations()
+        matches = [_technique_match(one, cited) for one in ranked]
+        steps = [_step(one, cited) for one in _under(sections, STEP_HEADINGS)[:MAX_STEPS]]
+        checks = [_step(one, cited) for one in _under(sections, CHECK_HEADINGS)[:MAX_CHECKS]]
+        for citation in cited.citations:
+            check_citation(citation, self._parts.retriever.record(citation.record_id))
+        verdict, reason = _verdict(ranked, alert)
+        return Triage(
+            id=uuid.uuid4().hex,
+            request_id=request_id,
+            alert_id=alert.id,
+            verdict=verdict,
+            severity=_severity(alert, ranked),
+            confidence=round(ranked[0].score, 3) if ranked else 0.0,
+            abstained=verdict == "needs_review",
+            abstain_reason=reason,
+            summary=summary,
+            techniques=matches,
+            observables=seen,
+            recommended_steps=steps,
+            false_positive_checks=checks,
+            citations=cited.citations,
+            findings=findings,
+            lineage=self._parts.lineage,
+            timings=_timings(started, retrieve_ms, completion),
+        )
+
+    def _match(self, alert: Alert, text: str, evidence: Evidence) -> list[TechniqueEvidence]:
+        idf = self._parts.selector.idf(set(terms(text)))
+        found = match_techniques(text, alert.technique_ids, evidence.candidates, idf, self._parts.catalogue)
+        return [one for one in found if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
+
+    def _summary(self, alert: Alert, text: str, drafted: str, findings: list[Finding]) -> str:
+        """The model's sentence if every word and code in it stands in the alert, else the alert's own facts."""
+        known = set(terms(text))
+        strange = sorted({term for term in terms(drafted) if term not in known})
+        if drafted and not unknown_codes(drafted, [text]) and not strange:
+            return drafted
+        why = f"it used words the alert does not hold: {', '.join(strange[:5])}" if drafted else "it was not finished"
+        findings.append(
+            Finding(code="summary_replaced", severity="info", message=f"the model's summary was not used, {why}")
+        )
+        return " | ".join(text.splitlines()[:4])
+
+    def _sections(self, ranked: list[TechniqueEvidence], evidence: Evidence) -> list[EvidenceSentence]:
+        """Sentences of the documents that carry the techniques; of the best hit's document when there is none."""
+        carrying = [one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None]
+        record_ids = carrying[:2] or [hit.chunk.record_id for hit in evidence.hits[:1]]
+        return [one for record_id in dict.fromkeys(record_ids) for one in self._parts.selector.sentences_of(record_id)]
+
+    # --------------------------------------------------------------- shared
+
+    def _checked(self, text: str, what: str) -> tuple[str, list[Finding]]:
+        limit = self._parts.box.limits.max_question_chars
+        if len(text) > limit:
+            raise InputError(f"the {what} has {len(text)} characters, the limit is {limit}; shorten it")
+        cleaned, findings = clean_text(text, what)
+        if not cleaned.strip():
+            raise InputError(f"the {what} is empty; give at least one word")
+        return cleaned.strip(), findings
+
+    def _generate(self, prompt: prompts.Prompt, max_tokens: int, on_text: OnText | None) -> Completion:
+        generation = self._parts.model.generation
+        request = GenerateRequest(
+            prompt=prompt.segments,
+            grammar=prompt.grammar,
+            max_tokens=max_tokens,
+            temperature=generation.temperature,
+            seed=generation.seed,
+            deadline_s=generation.deadline_s,
+        )
+        return self._parts.engine.generate(request, on_text)
+
+
+class _Citations:
+    """Numbers each cited sentence once."""
+
+    def __init__(self) -> None:
+        self.citations: list[Citation] = []
+
+    def number(self, sentence: EvidenceSentence) -> int:
+        for known in self.citations:
+            if known.sha256 == sentence.sha256 and known.record_id == sentence.hit.chunk.record_id:
+                return known.n
+        self.citations.append(cite(len(self.citations) + 1, sentence))
+        return len(self.citations)
+
+
+def _technique_match(one: TechniqueEvidence, cited: _Citations) -> TechniqueMatch:
+    numbers = [cited.number(one.sentence)] if one.sentence is not None else []
+    return TechniqueMatch(id=one.id, name=one.name, score=round(one.score, 3), citations=numbers)
+
+
+def _step(sentence: EvidenceSentence, cited: _Citations) -> Step:
+    return Step(text=" ".join(sentence.text.split()), citations=[cited.number(sentence)])
+
+
+def _under(sentences: Sequence[EvidenceSentence], headings: Sequence[str]) -> list[EvidenceSentence]:
+    return [
+        one
+        for heading in headings
+        for one in sentences
+        if one.kind == "sentence" and one.hit.chunk.heading_path and one.hit.chunk.heading_path[-1] == heading
+    ]
+
+
+def _agree(techniques: list[TechniqueEvidence], chosen: str, findings: list[Finding]) -> list[TechniqueEvidence]:
+    """The order of the evidence stands; the model's choice is reported when it differs."""
+    if techniques and chosen != techniques[0].id:
+        message = f"the model chose {chosen}, the evidence is stronger for {techniques[0].id}"
+        findings.append(Finding(code="technique_disagreement", severity="info", message=message))
+    return techniques
+
+
+def _verdict(ranked: list[TechniqueEvidence], alert: Alert) -> tuple[str, str]:
+    """`escalate` on strong evidence in code, else `needs_review`: nothing is closed here."""
+    if ranked and ranked[0].score >= ESCALATE_SCORE:
+        return "escalate", ""
+    if ranked:
+        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].score:.2f})"
+    if alert.severity in ("high", "critical"):
+        return "escalate", ""
+    return "needs_review", "no passage of the box matches this alert"
+
+
+def _severity(alert: Alert, ranked: list[TechniqueEvidence]) -> AlertSeverity:
+    """Never below the source's; `high` on strong evidence, `medium` on some."""
+    own: AlertSeverity = "informational"
+    if ranked:
+        own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
+    source = alert.severity or "informational"
+    return max(own, source, key=SEVERITY_ORDER.index)
+
+
+def _relevance_finding(evidence: Evidence, threshold: float) -> Finding:
+    missing = ", ".join(one.value for one in evidence.query.missing_identifiers)
+    message = (
+        f"the index does not hold {missing}"
+        if missing
+        else f"the best passages answer with probability {evidence.relevance.probability:.2f}, below {threshold:.2f}"
+    )
+    return Finding(code="insufficient_evidence", severity="info", message=message)
+
+
+def _identifiers(text: str) -> Identifiers:
+    return Identifiers(
+        technique_ids=identifiers.values(text, "technique"),
+        cve_ids=identifiers.values(text, "cve"),
+        event_ids=identifiers.values(text, "event"),
+    )
+
+
+def _numbered(text: str, numbers: Sequence[int]) -> str:
+    return text + "".join(f" [{n}]" for n in numbers)
+
+
+def _highest_tlp(citations: Sequence[Citation]) -> Tlp:
+    return max((citation.tlp for citation in citations), key=TLP_ORDER.index, default="clear")
+
+
+def _timings(started: float, retrieve_ms: float, completion: Completion) -> Timings:
+    return Timings(
+        retrieve_ms=round(retrieve_ms, 1),
+        ttft_ms=round(retrieve_ms + completion.ttft_ms, 1),
+        total_ms=round(_ms_since(started), 1),
+        prompt_tokens=completion.prompt_tokens,
+        cached_tokens=completion.cached_tokens,
+        completion_tokens=completion.completion_tokens,
+    )
+
+
+def _ms_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

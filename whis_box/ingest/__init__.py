@@ -1,0 +1,1 @@
+"""Reading and cleaning what comes in: alerts, documents and their provenance."""

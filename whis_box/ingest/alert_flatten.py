@@ -1,0 +1,117 @@
+"""A nested event as a flat dictionary of dotted paths to text.
+
+Invariant: bounded and without recursion, so that no event, however deep or wide, can exhaust the stack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+MAX_DEPTH = 64  # the reader's limit too; deeper values of a caller that skipped the reader are dropped
+MAX_FIELDS = 20_000  # as many as the reader lets in
+MAX_VALUE_CHARS = 65_536  # a script block is at most 32 KB of UTF-16; longer text only slows the scans
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+# What sources write when a value is not there; `%%1793` is Windows' own "no value".
+EMPTY_VALUES = frozenset({"", "-", "--", "(null)", "null", "none", "n/a", "%%1793", "<unknown process>"})
+DATA_SEGMENTS = frozenset({"data", "eventdata", "event_data"})
+XML_SEGMENTS = frozenset({"#text", "#attributes"})
+
+
+def is_empty(text: str) -> bool:
+    """Whether a source says "nothing here" with this text."""
+    return text.strip().lower() in EMPTY_VALUES
+
+
+def unwrap(event: Mapping[str, object]) -> Mapping[str, object]:
+    """Take the event out of a search hit, an EventBridge envelope or a one-record CloudTrail file."""
+    source, detail, records = event.get("_source"), event.get("detail"), event.get("Records")
+    if isinstance(source, Mapping):
+        return {**{key: event[key] for key in ("_id",) if key in event}, **source}
+    if isinstance(detail, Mapping) and "eventName" in detail:
+        return detail
+    if isinstance(records, list) and len(records) == 1 and isinstance(records[0], Mapping):
+        return records[0]
+    return event
+
+
+def flatten(event: Mapping[str, object]) -> dict[str, str]:
+    """Every scalar under its dotted path, in the event's order; null is left out, a scalar list is one value.
+
+    `#text` and `#attributes` (XML turned into JSON) leave no trace in the path; a `{"Name", "#text"}` pair
+    of EventData counts as a member with that name.
+    """
+    flat: dict[str, str] = {}
+    waiting: list[tuple[str, object, int]] = [("", event, 0)]
+    while waiting and len(flat) < MAX_FIELDS:
+        path, value, depth = waiting.pop()
+        children = _children(path, value)
+        if children is None:
+            _add(flat, path, value)
+        elif depth < MAX_DEPTH:
+            waiting.extend((p, v, depth + 1) for p, v in reversed(children))
+    return flat
+
+
+def _children(path: str, value: object) -> list[tuple[str, object]] | None:
+    """The values below this one, or None for a scalar or a list of scalars."""
+    last_segment = path.rpartition(".")[2].lower()
+    if isinstance(value, Mapping):
+        if last_segment in DATA_SEGMENTS and _data_name(value) is not None:
+            value = [value]
+        else:
+            return [(_join(path, str(key)), child) for key, child in value.items()]
+    if isinstance(value, list | tuple):
+        if last_segment in DATA_SEGMENTS and value and all(_data_name(item) is not None for item in value):
+            if path.lower().endswith(".eventdata.data"):
+                path = path[: -len(".data")]
+            return [(_join(path, _data_name(item) or ""), _data_text(item)) for item in value]
+        if any(isinstance(item, Mapping | list | tuple) for item in value):
+            return [(_join(path, str(n)), item) for n, item in enumerate(value)]
+    return None
+
+
+def _data_name(item: object) -> str | None:
+    if not isinstance(item, Mapping):
+        return None
+    attributes = item.get("#attributes")
+    name = item.get(
+        "@Name", item.get("Name", attributes.get("Name") if isinstance(attributes, Mapping) else None)
+    )
+    return name if isinstance(name, str) and len(item) <= 2 else None
+
+
+def _data_text(item: object) -> object:
+    if not isinstance(item, Mapping):
+        return None
+    return next((value for key, value in item.items() if key not in ("@Name", "Name", "#attributes")), None)
+
+
+def _join(path: str, key: str) -> str:
+    key = SURROGATES.sub("\ufffd", key)
+    if path and key in XML_SEGMENTS:
+        return path
+    return f"{path}.{key}" if path else key
+
+
+def _add(flat: dict[str, str], path: str, value: object) -> None:
+    if isinstance(value, list | tuple):
+        separator = " " if path.endswith("args") else ", "
+        text = separator.join(_scalar_texts(value))
+    else:
+        text = "".join(_scalar_texts((value,)))
+    if not text:
+        return
+    text = SURROGATES.sub("\ufffd", text[:MAX_VALUE_CHARS])
+    if path in flat:
+        text = f"{flat[path]}, {text}"[:MAX_VALUE_CHARS]
+    flat[path] = text
+
+
+def _scalar_texts(values: Iterable[object]) -> Iterable[str]:
+    for value in values:
+        if isinstance(value, bool):
+            yield "true" if value else "false"
+        elif value is not None:
+            yield str(value)

@@ -1,0 +1,157 @@
+"""An alert in words: the lines that a prompt or an analyst is shown.
+
+Invariant: deterministic, within the limit asked for, and free of control characters.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from whis_box.ingest.alert_families import Alert
+from whis_box.ingest.alert_flatten import is_empty
+from whis_box.ingest.alert_names import KERBEROS_ENCRYPTION, LOGON_STATUSES, LOGON_TYPES
+
+MAX_VALUE_CHARS = 300
+
+# Characters that turn the reading direction are evidence (T1036.002), so they are shown, not dropped.
+DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+LINES: tuple[tuple[str, str], ...] = (
+    ("event.action", "action"),
+    ("event.type", "event type"),
+    ("rule.name", "rule"),
+    ("process.executable", "process"),
+    ("process.name", "process name"),
+    ("process.original_file_name", "original file name"),
+    ("process.command_line", "command line"),
+    ("process.command_line.decoded", "decoded command"),
+    ("process.integrity_level", "integrity level"),
+    ("process.parent.executable", "parent process"),
+    ("process.parent.name", "parent process name"),
+    ("process.parent.command_line", "parent command line"),
+    ("target.image", "target process"),
+    ("access.mask", "access mask"),
+    ("thread.start_function", "start function"),
+    ("image.loaded", "image loaded"),
+    ("image.original_file_name", "image original file name"),
+    ("image.signed", "image signed"),
+    ("image.signature_status", "signature status"),
+    ("file.path", "file"),
+    ("registry.path", "registry key"),
+    ("registry.data", "registry data"),
+    ("service.name", "service"),
+    ("service.binary", "service binary"),
+    ("task.name", "scheduled task"),
+    ("task.content", "task content"),
+    ("script_block.text", "script block"),
+    ("pipe.name", "named pipe"),
+    ("share.name", "share"),
+    ("cloud.action", "cloud action"),
+    ("cloud.service", "cloud service"),
+    ("cloud.error", "cloud error"),
+    ("cloud.error_message", "cloud error message"),
+    ("cloud.account", "cloud account"),
+    ("user", "user"),
+    ("user.type", "user type"),
+    ("user.target", "target user"),
+    ("group.name", "group"),
+    ("group.member", "group member"),
+    ("logon.type", "logon type"),
+    ("logon.status", "logon status"),
+    ("logon.package", "authentication package"),
+    ("kerberos.encryption", "ticket encryption"),
+    ("privilege.list", "privileges"),
+    ("host.name", "host"),
+    ("source.ip", "source ip"),
+    ("source.port", "source port"),
+    ("source.host", "source host"),
+    ("source.domain", "source"),
+    ("destination.ip", "destination ip"),
+    ("destination.port", "destination port"),
+    ("destination.domain", "destination"),
+    ("destination.host", "destination host"),
+    ("dns.question.name", "dns query"),
+    ("dns.answers", "dns answers"),
+    ("url.full", "url"),
+    ("url.path", "url path"),
+    ("user_agent", "user agent"),
+    ("network.transport", "transport"),
+    ("hash.sha256", "sha256"),
+    ("message", "message"),
+)
+LINE_FIELDS = frozenset(field for field, _ in LINES)
+# Shown when there is room: everything else but identifiers, versions, header numbers and what was shown.
+QUIET = re.compile(
+    r"(?i)guid|uuid|logonid|sid$|version|xmlns|utctime|sessionid|handleid|transactionid|principalid|rtid|time(created|stamp)?$|\.system\.|keywords|opcode|hashes|schema|"
+    r"^(process|user|hash|host|winlog|agent|ecs|log|image|target|registry|kibana|metadata|manager|decoder|flow)\b|^@|_id$|\.id$|"
+    r"^(event)?(record)?(id|number)$|eventid|requestid|^(task|channel|hostname|computer|sourcename|severity|level|provider\w*)$|^tags"
+)
+
+
+def plain(text: str) -> str:
+    """One line of text without control characters; direction marks become `[U+202E]`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_plain_char, text))
+
+
+def _plain_char(char: str) -> str:
+    if char in DIRECTION_MARKS:
+        return f"[U+{ord(char):04X}]"
+    category = unicodedata.category(char)
+    if category in ("Zl", "Zp", "Zs") or char in "\t\n\r\v\f":
+        return " "
+    return "" if category.startswith("C") else char
+
+
+def describe(alert: Alert, max_chars: int = 1500) -> str:
+    """The alert for a reader: its title, then one `label: value` line per telling field, in fixed order."""
+    text = _cut(plain(alert.title), max_chars)
+    for label, value in _labelled(alert):
+        value = _cut(" ".join(plain(value[: 4 * MAX_VALUE_CHARS]).split()), MAX_VALUE_CHARS)
+        room = max_chars - len(text) - 1
+        line = f"{plain(label)}: {value}"
+        if not value or is_empty(value) or room < len(label) + 20:
+            continue
+        text += "\n" + _cut(line, room)
+    return text
+
+
+def _labelled(alert: Alert) -> Iterator[tuple[str, str]]:
+    fields = alert.fields
+    yield "time", alert.occurred_at or ""
+    yield "severity", alert.severity or ""
+    yield "techniques named by the source", ", ".join(alert.technique_ids)
+    for field, label in LINES:
+        if field in ("user", "user.target"):
+            domain, name = fields.get(f"{field}.domain", ""), fields.get(f"{field}.name", "")
+            yield label, f"{domain}\\{name}" if domain and name and not is_empty(domain) else name
+        elif field in fields and not _said_already(alert, field):
+            yield label, _in_words(field, fields[field])
+    for field, value in fields.items():
+        if field not in LINE_FIELDS and not QUIET.search(field):
+            yield field.rpartition(".EventData.")[2], value
+
+
+def _said_already(alert: Alert, field: str) -> bool:
+    if field == "rule.name":
+        return plain(alert.fields[field]) in alert.title
+    if field == "message" and alert.family in ("windows", "sysmon"):
+        return "process.executable" in alert.fields or "user.name" in alert.fields
+    return field in ("process.name", "process.parent.name") and f"{field[:-5]}.executable" in alert.fields
+
+
+def _in_words(field: str, value: str) -> str:
+    tables = {
+        "logon.type": LOGON_TYPES,
+        "logon.status": LOGON_STATUSES,
+        "kerberos.encryption": KERBEROS_ENCRYPTION,
+    }
+    meaning = tables.get(field, {}).get(value.lower())
+    return f"{value} ({meaning})" if meaning else value
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"[:limit]

@@ -1,0 +1,54 @@
+"""`whis index build`: build the index only when something it depends on has changed.
+
+Invariant: the decision rests on hashes: of the inputs, and of the finished file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from whis_box.config import RagConfig, load_config
+from whis_box.engine.cpu import thread_count
+from whis_box.errors import WhisError, storage_error
+from whis_box.ingest.pipeline import IndexSummary, build_index, inputs_sha256
+from whis_box.knowledge.embedder import Embedder
+from whis_box.knowledge.store import file_sha256
+
+
+def build_if_needed(
+    source: Path, out: Path, embedder_dir: Path, configs: Path, progress: Callable[[int, int, str], None]
+) -> tuple[IndexSummary, bool]:
+    """Index `source` into `out`; the summary, and whether it was really built.
+
+    Raises: as `build_index`; NotReadyError or VerificationError for the embedder; ConfigError.
+    """
+    rag = load_config(configs / "rag.yaml", RagConfig)
+    embedder = Embedder(embedder_dir, rag.embedder_dim, thread_count())
+    embedder_sha256 = file_sha256(embedder_dir / "model.onnx")
+    inputs = inputs_sha256(source, embedder_sha256, rag)
+    note = out.with_name(out.name + ".json")
+    known = _known_summary(note, inputs, out)
+    if known is not None:
+        return known, False
+    summary = build_index(source, out, embedder, embedder_sha256, rag, progress)
+    fields = {"inputs": inputs, "sha256": file_sha256(out), "counts": [summary.n_records, summary.n_chunks, summary.n_sentences]}
+    try:
+        beside = note.with_name(f".{note.name}.{os.getpid()}")
+        beside.write_text(json.dumps(fields))
+        beside.replace(note)
+    except OSError as cause:
+        raise storage_error("write", note, cause) from cause
+    return summary, True
+
+
+def _known_summary(note: Path, inputs: str, out: Path) -> IndexSummary | None:
+    try:
+        fields = json.loads(note.read_text())
+        if fields["inputs"] != inputs or fields["sha256"] != file_sha256(out):
+            return None
+        return IndexSummary(out, *fields["counts"])
+    except (OSError, ValueError, KeyError, TypeError, WhisError):
+        return None  # anything unclear about the old index means a new one

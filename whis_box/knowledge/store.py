@@ -1,0 +1,243 @@
+"""The index: records, chunks, sentences, identifiers, full text and vectors in one SQLite file.
+
+Invariant: an index is written beside its place and renamed when it is complete, so a reader sees the old one or the
+new one; it names the embedder that made it, and another embedder is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import apsw
+import numpy as np
+import sqlite_vec
+from numpy.typing import NDArray
+
+from whis_box.errors import NotReadyError, StorageError, VerificationError, storage_error
+from whis_box.knowledge import identifiers
+from whis_box.knowledge.chunking import ChunkedRecord
+from whis_box.knowledge.terms import terms
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+create table meta (key text primary key, value text not null) without rowid;
+create table records (id text primary key, body text not null) without rowid;
+create table chunks (
+    rowid integer primary key, id text not null unique, record_id text not null, title text not null,
+    body text not null
+);
+create table sentences (
+    rowid integer primary key, chunk_rowid integer not null, kind text not null,
+    start integer not null, end integer not null
+);
+create index sentences_by_chunk on sentences (chunk_rowid);
+create table identifiers (kind text not null, value text not null, chunk_rowid integer not null, is_topic integer not null,
+    primary key (kind, value, chunk_rowid)) without rowid;
+create table terms (term text primary key, n_chunks integer not null) without rowid;
+create virtual table prose using fts5 (title, heading, body, tokenize = 'porter unicode61 remove_diacritics 2');
+create virtual table exact using fts5 (body, tokenize = "unicode61 remove_diacritics 2 tokenchars '.-_'");
+"""
+
+
+def connect(path: Path, writable: bool = False) -> apsw.Connection:
+    """Open a SQLite file with sqlite-vec loaded.
+
+    Raises: NotReadyError if it is missing; VerificationError if it is not a sound SQLite file; StorageError.
+    """
+    if not writable and not path.is_file():
+        raise NotReadyError(f"{path}: the index is missing; run `whis index build` or copy the box again")
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if writable else apsw.SQLITE_OPEN_READONLY
+    try:
+        connection = apsw.Connection(os.fspath(path) if writable else f"{path.absolute().as_uri()}?immutable=1",
+                                     flags=flags | apsw.SQLITE_OPEN_URI)
+        connection.enable_load_extension(True)
+        connection.load_extension(sqlite_vec.loadable_path())
+        connection.enable_load_extension(False)
+        connection.execute("select count(*) from sqlite_schema").fetchall()
+    except apsw.Error as cause:
+        raise index_error(path, cause) from cause
+    return connection
+
+
+def index_error(path: Path, cause: apsw.Error) -> Exception:
+    """The WhisError for what SQLite said about `path`."""
+    if isinstance(cause, apsw.FullError):
+        return StorageError(f"{path}: the disk is full; free some space and run the command again")
+    if isinstance(cause, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
+        return StorageError(f"{path}: cannot be opened ({cause}); check the owner and mode of the file and its folder")
+    if isinstance(cause, apsw.IOError):
+        return StorageError(f"{path}: input/output error ({cause}); check the disk")
+    return VerificationError(f"{path}: not a sound index ({cause}); build it again or copy the box again")
+
+
+class IndexWriter:
+    """Builds a new index; used as a context manager, it renames the file into place on success only."""
+
+    def __init__(self, path: Path, dim: int, embedder_sha256: str) -> None:
+        self._path = path
+        self._beside = path.with_name(f".{path.name}.{os.getpid()}.building")
+        self._embedder_sha256, self._dim = embedder_sha256, dim
+        self._document_frequency: Counter[str] = Counter()
+        self._digest = hashlib.sha256()
+        self.n_records = self.n_chunks = self.n_sentences = 0
+
+    def __enter__(self) -> IndexWriter:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._beside.unlink(missing_ok=True)
+        except OSError as cause:
+            raise storage_error("write the index", self._path, cause) from cause
+        self._connection = connect(self._beside, writable=True)
+        self._run(lambda: self._create())
+        return self
+
+    def _create(self) -> None:
+        self._connection.execute("pragma journal_mode = off")
+        self._connection.execute("pragma page_size = 8192")
+        self._connection.execute(_SCHEMA)
+        for table in ("chunk_vectors", "sentence_vectors"):
+            self._connection.execute(f"create virtual table {table} using vec0 (embedding float[{self._dim}])")
+        self._connection.execute("begin")
+
+    def add(
+        self, chunked: ChunkedRecord, chunk_vectors: NDArray[np.float32], sentence_vectors: NDArray[np.float32]
+    ) -> None:
+        """Store one record with its chunks; vectors are (n_chunks, dim) and (n_spans of all chunks, dim).
+
+        Raises: VerificationError if a vector is not finite; StorageError.
+        """
+        if not (np.isfinite(chunk_vectors).all() and np.isfinite(sentence_vectors).all()):
+            raise VerificationError(f"record {chunked.record.id}: the embedder gave a vector that is not finite")
+        self._run(lambda: self._add(chunked, chunk_vectors, sentence_vectors))
+
+    def _add(
+        self, chunked: ChunkedRecord, chunk_vectors: NDArray[np.float32], sentence_vectors: NDArray[np.float32]
+    ) -> None:
+        record, execute = chunked.record, self._connection.execute
+        execute("insert into records values (?, ?)", (record.id, record.model_dump_json()))
+        self._digest.update(record.model_dump_json().encode())
+        self.n_records += 1
+        vectors_of_sentences = iter(sentence_vectors)
+        for chunk, spans, vector in zip(chunked.chunks, chunked.spans, chunk_vectors, strict=True):
+            self.n_chunks += 1
+            rowid, heading = self.n_chunks, " > ".join(chunk.heading_path)
+            execute(
+                "insert into chunks values (?, ?, ?, ?, ?)",
+                (rowid, chunk.id, record.id, record.title, chunk.model_dump_json()),
+            )
+            execute("insert into prose (rowid, title, heading, body) values (?, ?, ?, ?)",
+                    (rowid, record.title, heading, chunk.text))
+            whole = f"{record.title}\n{heading}\n{chunk.text}"
+            execute("insert into exact (rowid, body) values (?, ?)", (rowid, whole))
+            execute("insert into chunk_vectors (rowid, embedding) values (?, ?)", (rowid, vector.tobytes()))
+            self._document_frequency.update(set(terms(whole)))
+            self._add_identifiers(rowid, whole, record.title, chunk.meta.technique_ids)
+            for span in spans:
+                self.n_sentences += 1
+                execute("insert into sentences values (?, ?, ?, ?, ?)",
+                        (self.n_sentences, rowid, span.kind, span.start, span.end))
+                execute("insert into sentence_vectors (rowid, embedding) values (?, ?)",
+                        (self.n_sentences, next(vectors_of_sentences).tobytes()))
+
+    def _add_identifiers(self, rowid: int, text: str, title: str, technique_ids: Sequence[str]) -> None:
+        topics = set(identifiers.extract(title))
+        found = {*identifiers.extract(text), *(identifiers.Identifier("technique", value) for value in technique_ids)}
+        for identifier in sorted(found | {parent for one in found for parent in identifiers.parents(one)}):
+            self._connection.execute(
+                "insert or ignore into identifiers values (?, ?, ?, ?)",
+                (identifier.kind, identifier.value, rowid, int(identifier in topics)),
+            )
+
+    def _finish(self) -> None:
+        execute = self._connection.execute
+        self._connection.executemany("insert into terms values (?, ?)", sorted(self._document_frequency.items()))
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "embedder_sha256": self._embedder_sha256,
+            "dim": self._dim,
+            "n_records": self.n_records,
+            "n_chunks": self.n_chunks,
+            "n_sentences": self.n_sentences,
+            "records_sha256": self._digest.hexdigest(),
+        }
+        self._connection.executemany("insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+        for table in ("prose", "exact"):
+            execute(f"insert into {table} ({table}) values ('optimize')")
+        execute("commit")
+        self._connection.close()
+        with self._beside.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        self._beside.replace(self._path)
+
+    def _run(self, step: object) -> None:
+        try:
+            step()  # type: ignore[operator]
+        except apsw.Error as cause:
+            raise index_error(self._path, cause) from cause
+        except OSError as cause:
+            raise storage_error("write the index", self._path, cause) from cause
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._run(self._finish)
+        finally:
+            self._connection.close()
+            self._beside.unlink(missing_ok=True)
+
+
+def read_meta(connection: apsw.Connection, path: Path) -> dict[str, str | int]:
+    """The index's own description.
+
+    Raises: VerificationError if it is not an index of this version.
+    """
+    try:
+        meta = {key: json.loads(value) for key, value in connection.execute("select key, value from meta")}
+    except apsw.Error as cause:
+        raise index_error(path, cause) from cause
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        raise VerificationError(
+            f"{path}: index version {meta.get('schema_version')} is not {SCHEMA_VERSION}; run `whis index build`"
+        )
+    return meta
+
+
+def describe(path: Path) -> dict[str, object]:
+    """What an index holds: its own description and its records by licence and TLP.
+
+    Raises: NotReadyError, VerificationError, StorageError.
+    """
+    connection = connect(path)
+    meta: dict[str, object] = dict(read_meta(connection, path))
+    for field in ("license", "tlp"):
+        rows = connection.execute(f"select body ->> '{field}', count(*) from records group by 1 order by 1")
+        meta[f"records_by_{field}"] = {str(value): int(count) for value, count in rows}
+    connection.close()
+    return meta
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file, streamed.
+
+    Raises: NotReadyError if it is missing; StorageError.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise NotReadyError(f"{path}: missing; run `make demo` or copy the box again") from None
+    except OSError as cause:
+        raise storage_error("read", path, cause) from cause
+
+
+def placeholders(items: Iterable[object]) -> str:
+    """`?, ?, ?` for an `in (...)` clause."""
+    return ", ".join("?" for _ in items)

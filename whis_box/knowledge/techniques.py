@@ -1,0 +1,108 @@
+"""Which ATT&CK techniques an alert and a passage share evidence for.
+
+Invariant: a technique is proposed only if the alert's source claims it or a cited passage names both it and something
+distinctive that stands in the alert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from whis_box.errors import NotReadyError, VerificationError, storage_error
+from whis_box.knowledge import identifiers
+from whis_box.knowledge.evidence import EvidenceSentence
+from whis_box.knowledge.terms import terms
+
+SATURATION = 14.0  # idf mass of about three rare shared terms
+MIN_TERM_IDF = 2.2  # a term in more than about a tenth of the chunks says nothing about a technique
+CLAIMED_SCORE = 0.9
+
+
+@dataclass(frozen=True)
+class TechniqueEvidence:
+    """A technique, how strong its evidence is (0..1), and the sentence that carries it, if one does."""
+
+    id: str
+    name: str
+    score: float
+    sentence: EvidenceSentence | None
+    shared_terms: tuple[str, ...]
+
+
+class Catalogue:
+    """Ids, names and tactics of all current ATT&CK Enterprise techniques."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the tab-separated catalogue.
+
+        Raises: NotReadyError, VerificationError, StorageError.
+        """
+        self._names: dict[str, str] = {}
+        self._tactics: dict[str, list[str]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise NotReadyError(f"{path}: the technique catalogue is missing; copy the box again") from None
+        except OSError as cause:
+            raise storage_error("read the technique catalogue", path, cause) from cause
+        for number, line in enumerate(lines, start=1):
+            if line.startswith("#") or line.startswith("id\t"):
+                continue
+            fields = line.split("\t")
+            if len(fields) != 4:
+                raise VerificationError(f"{path}: line {number}: {len(fields)} fields, not 4; copy the box again")
+            self._names[fields[0]] = fields[1]
+            self._tactics[fields[0]] = [one for one in fields[2].split(",") if one]
+
+    def __contains__(self, technique_id: str) -> bool:
+        return technique_id in self._names
+
+    def name(self, technique_id: str) -> str:
+        """The technique's name, with its parent's in front for a sub-technique."""
+        return self._names[technique_id]
+
+    def tactics(self, technique_id: str) -> list[str]:
+        """Tactic short names, such as `credential-access`."""
+        return self._tactics[technique_id]
+
+
+def match_techniques(
+    alert_text: str,
+    claimed: Iterable[str],
+    sentences: Iterable[EvidenceSentence],
+    idf: Mapping[str, float],
+    catalogue: Catalogue,
+) -> list[TechniqueEvidence]:
+    """Techniques with evidence, strongest first; `idf` must hold the terms of `alert_text`."""
+    distinctive = {term for term in terms(alert_text) if idf.get(term, 0.0) >= MIN_TERM_IDF and len(term) > 2}
+    best: dict[str, TechniqueEvidence] = {}
+    for technique_id in dict.fromkeys(claimed):
+        if technique_id in catalogue:
+            best[technique_id] = TechniqueEvidence(
+                technique_id, catalogue.name(technique_id), CLAIMED_SCORE, None, ("claimed by the alert's source",)
+            )
+    for sentence in sentences:
+        shared = sorted(distinctive & set(terms(sentence.text)))
+        mass = sum(idf[term] for term in shared)
+        score = 0.75 * min(1.0, mass / SATURATION) + 0.25 * sentence.features[0]
+        for technique_id in _techniques_of(sentence):
+            if not shared or technique_id not in catalogue:
+                continue
+            known = best.get(technique_id)
+            if known is None or known.score < score or known.sentence is None:
+                best[technique_id] = TechniqueEvidence(
+                    technique_id,
+                    catalogue.name(technique_id),
+                    max(score, known.score if known else 0.0),
+                    sentence,
+                    tuple(shared),
+                )
+    return sorted(best.values(), key=lambda one: (-one.score, one.id))
+
+
+def _techniques_of(sentence: EvidenceSentence) -> list[str]:
+    """Techniques the sentence names; else the one its document is about."""
+    named = identifiers.values(sentence.text, "technique")
+    return named or identifiers.values(sentence.hit.title, "technique")

@@ -1,0 +1,52 @@
+"""Words as retrieval counts them: lower case, stemmed, stop words out, identifiers and paths whole.
+
+Invariant: the same function reads documents, questions and the model's sentences, so overlaps are comparable.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from py_rust_stemmers import SnowballStemmer
+
+_TOKEN = re.compile(r"[A-Za-z0-9$%][A-Za-z0-9$%_.:\\/-]*[A-Za-z0-9$%]|[A-Za-z0-9]")
+_WORD = re.compile(r"[A-Za-z]+|\d+")
+_PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)?")
+_STEMMER = SnowballStemmer("english")
+
+STOP_WORDS = frozenset(
+    """a about after all also am an and any are as at be because been before being between both but by can could did
+    do does doing done during each either else even ever every few for from further get gets give given go goes got
+    had has have having he her here him his how i if in into is it its itself just kind know let like look make many
+    may me mean means might mine more most much must my near need no nor not now of off on once one only onto or other
+    our out over own per please same say see seen she should show shown so some such tell than that the their them
+    then there these they this those through thus to too under until up upon us use used uses using usually very want
+    was way we well went were what whats when where whether which while who whom whose why will with within without
+    would yes you your""".split()
+)
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case tokens; `rundll32.exe`, `T1003.001` and `HKLM\\Software` stay whole."""
+    return [token.lower() for token in _TOKEN.findall(text)]
+
+
+def terms(text: str) -> list[str]:
+    """Content terms in order, with repeats; a compound token also gives its parts."""
+    found: list[str] = []
+    for token in tokens(text):
+        if _PLAIN.fullmatch(token):
+            if token not in STOP_WORDS:
+                found.append(stem(token))
+            continue
+        found.append(token)
+        parts = [part for part in _WORD.findall(token) if part != token]
+        found.extend(stem(part) for part in parts if len(part) > 1 and part not in STOP_WORDS)
+    return found
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """English Snowball stem of a lower-case word; numbers are unchanged."""
+    return str(_STEMMER.stem_word(word)) if word.isalpha() else word
