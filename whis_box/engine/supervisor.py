@@ -169,8 +169,9 @@ class _Child:
         self._stderr_reader = threading.Thread(target=self._drain_stderr, name="whis-engine-stderr", daemon=True)
         self._stderr_reader.start()
         self.send({"op": "load", "spec": asdict(spec)})
+        self._dispatcher = threading.Thread(target=self._dispatch, name="whis-engine-frames", daemon=True)
         self.info = self._await_ready()
-        threading.Thread(target=self._dispatch, name="whis-engine-frames", daemon=True).start()
+        self._dispatcher.start()
 
     @property
     def alive(self) -> bool:
@@ -272,7 +273,10 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._stderr_reader.join(timeout=1)
+        for reader, stream in ((self._stderr_reader, self.process.stderr), (self._dispatcher, self.process.stdout)):
+            if reader.is_alive():
+                reader.join(timeout=1)
+            stream.close()
 
 
 def _typed_error(frame: dict[str, Any]) -> WhisError:
