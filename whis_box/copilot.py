@@ -164,7 +164,7 @@ class Copilot:
         chosen, drafted_summary = prompts.parse_triage(completion.text)
         summary = self._summary(alert, text, drafted_summary, findings)
         ranked = _agree(techniques, chosen, findings)
-        sections = self._sections(ranked, evidence)
+        sections = self._sections(ranked)
         cited = _Citations()
         matches = [_technique_match(one, cited) for one in ranked]
         steps = [_step(one, cited) for one in _under(sections, STEP_HEADINGS)[:MAX_STEPS]]
@@ -209,11 +209,10 @@ class Copilot:
         )
         return " | ".join(text.splitlines()[:4])
 
-    def _sections(self, ranked: list[TechniqueEvidence], evidence: Evidence) -> list[EvidenceSentence]:
-        """Sentences of the documents that carry the techniques; of the best hit's document when there is none."""
-        carrying = [one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None]
-        record_ids = carrying[:2] or [hit.chunk.record_id for hit in evidence.hits[:1]]
-        return [one for record_id in dict.fromkeys(record_ids) for one in self._parts.selector.sentences_of(record_id)]
+    def _sections(self, ranked: list[TechniqueEvidence]) -> list[EvidenceSentence]:
+        """Sentences of the documents that carry the strongest techniques; no technique, no advice."""
+        carrying = dict.fromkeys(one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None)
+        return [one for record_id in list(carrying)[:2] for one in self._parts.selector.sentences_of(record_id)]
 
     # --------------------------------------------------------------- shared
 
