@@ -2,8 +2,9 @@
 
     python -m convert.native
 
-A default build is tied to this CPU and, on machines with AMX, crashes in batched decode (llama.cpp issue 20824). This
-one holds a backend for each generation of x86 CPU; the program probes and chooses, and never chooses AMX.
+A default build is tied to this CPU and, on machines with AMX, crashes in batched decode (llama.cpp issue
+20824). This one holds a backend for each generation of x86 CPU; the program probes and chooses, and never
+chooses AMX.
 Invariant: a wheel is reused only if it was built from the same source, flags and Python.
 """
 
@@ -68,10 +69,14 @@ def build_wheel() -> Path:
 
     Raises: NotReadyError with the end of the compiler's output.
     """
-    print("building libllama with 14 CPU variants (6 to 10 minutes on two cores)", file=sys.stderr, flush=True)
+    print(
+        "building libllama with 14 CPU variants (6 to 10 minutes on two cores)", file=sys.stderr, flush=True
+    )
     cores = str(len(os.sched_getaffinity(0)))
     environment = os.environ | {"CMAKE_ARGS": " ".join(CMAKE_FLAGS), "CMAKE_BUILD_PARALLEL_LEVEL": cores}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # cmake and ninja of the venv
+    environment["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # cmake and ninja of the venv
+    )
     environment.pop("SOURCE_DATE_EPOCH", None)  # it would turn every instruction set off
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
@@ -86,9 +91,24 @@ def build_wheel() -> Path:
 
 
 def _run_pip_wheel(folder: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-cache-dir", "--no-deps", "--no-build-isolation",
-               "--require-hashes", "--requirement", str(LOCK), "--wheel-dir", str(folder)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--verbose",
+        "--no-cache-dir",
+        "--no-deps",
+        "--no-build-isolation",
+        "--require-hashes",
+        "--requirement",
+        str(LOCK),
+        "--wheel-dir",
+        str(folder),
+    ]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout is not None
     tail: list[str] = []
     shown = -1
@@ -100,7 +120,7 @@ def _run_pip_wheel(folder: Path, environment: dict[str, str]) -> None:
             print(f"libllama: {percent} % ({step[1]} of {step[2]} files)", file=sys.stderr, flush=True)
     if process.wait() != 0:
         raise NotReadyError(
-            "llama-cpp-python could not be built; a C++ compiler and make are needed (Debian: build-essential). "
+            "llama-cpp-python could not be built; a C++ compiler is needed (Debian: build-essential). "
             "The build ended with:\n" + "\n".join(tail)
         )
 
@@ -114,7 +134,17 @@ def install(wheel: Path) -> None:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if note.is_file() and note.read_text() == digest:
         return
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--force-reinstall",
+        str(wheel),
+    ]
     if subprocess.run(command).returncode != 0:
         raise NotReadyError(f"{wheel}: could not be installed; see the message of pip")
     note.write_text(digest)

@@ -69,7 +69,9 @@ class HashingEmbedder:
         return len(text.split())
 
 
-def write_document(folder: Path, name: str, title: str, body: str, techniques: str = "", tlp: str = "clear") -> Path:
+def write_document(
+    folder: Path, name: str, title: str, body: str, techniques: str = "", tlp: str = "clear"
+) -> Path:
     """A field-guide document in `folder`."""
     path = folder / f"{name}.md"
     path.write_text(
@@ -97,7 +99,7 @@ def guide(tmp_path: Path) -> Path:
         "lsass",
         "T1003.001 LSASS Memory",
         "## What it is\n\nT1003.001 means that an attacker reads passwords from the memory of lsass.exe. "
-        "The library comsvcs.dll can write a dump of lsass.exe when rundll32.exe calls its MiniDump function.\n\n"
+        "The library comsvcs.dll can dump lsass.exe when rundll32.exe calls its MiniDump function.\n\n"
         "## First five minutes\n\n1. Isolate the host that dumped lsass.exe.\n\n"
         "## False positives\n\nAntivirus agents open lsass.exe with read access many times a day.\n",
         techniques="T1003.001",
@@ -106,7 +108,7 @@ def guide(tmp_path: Path) -> Path:
         folder,
         "log4shell",
         "CVE-2021-44228 Log4Shell",
-        "## What it is\n\nCVE-2021-44228 lets an attacker run code through a `${jndi:ldap://x}` string in a log message.\n",
+        "## What it is\n\nCVE-2021-44228 lets an attacker run code through a `${jndi:ldap://x}` string.\n",
         techniques="T1190",
         tlp="amber",
     )
@@ -129,5 +131,7 @@ def retriever(guide: Path, tmp_path: Path) -> Iterator[Retriever]:
 def box() -> Path:
     """The assembled default box, with the real models."""
     folder = repository_root() / "build" / "box"
-    assert (folder / "manifest.json").is_file(), "the end-to-end tests need build/box: run `make test` or `make box`"
+    assert (folder / "manifest.json").is_file(), (
+        "the end-to-end tests need build/box: run `make test` or `make box`"
+    )
     return folder

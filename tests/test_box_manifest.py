@@ -23,8 +23,14 @@ def parts(tmp_path: Path) -> BoxParts:
     (folder / "embedder").mkdir(parents=True)
     for name in ("base.gguf", "embedder/model.onnx", "whis.sqlite", "attack.tsv", "LICENSE"):
         (folder / name).write_bytes(name.encode() * 100)
-    return BoxParts(folder / "base.gguf", folder / "embedder", folder / "whis.sqlite", repository_root() / "configs",
-                    folder / "attack.tsv", folder / "LICENSE")
+    return BoxParts(
+        folder / "base.gguf",
+        folder / "embedder",
+        folder / "whis.sqlite",
+        repository_root() / "configs",
+        folder / "attack.tsv",
+        folder / "LICENSE",
+    )
 
 
 @pytest.fixture
@@ -61,7 +67,11 @@ def flip(path: Path) -> None:
         ("index/whis.sqlite", lambda path: path.write_bytes(path.read_bytes()[:-1]), "whis.sqlite.*bytes"),
         ("embedder/model.onnx", lambda path: path.unlink(), "model.onnx.*missing"),
         ("extra.txt", lambda path: path.write_text("x"), "extra.txt.*not in the manifest"),
-        ("LICENSE", lambda path: (path.rename(path.parent.parent / "l"), path.symlink_to(path.parent.parent / "l")), "link"),
+        (
+            "LICENSE",
+            lambda path: (path.rename(path.parent.parent / "l"), path.symlink_to(path.parent.parent / "l")),
+            "link",
+        ),
     ],
     ids=["flipped bit", "truncated", "missing", "extra", "symlink"],
 )
@@ -97,7 +107,9 @@ def test_a_missing_part_stops_before_anything_is_touched(parts: BoxParts, small_
     verify(small_box)
 
 
-def test_a_full_disk_leaves_the_old_box(parts: BoxParts, small_box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_box(
+    parts: BoxParts, small_box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""The engine with the real default model: grammar, prefix reuse, and everything that can happen to the child."""
+"""The engine with the real default model: grammar, prefix reuse, and what can happen to the child."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_the_stream_adds_up_to_the_text(shared_engine: Engine) -> None:
 
 
 def test_output_matches_its_grammar(shared_engine: Engine) -> None:
-    prompt = answer_prompt("Which event?", ["Event 1102 means a cleared log.", "Event 4625 is a failed logon."], "select", 2)
+    prompt = answer_prompt(
+        "Which event?", ["Event 1102 means a cleared log.", "Event 4625 is a failed logon."], "select", 2
+    )
     completion = shared_engine.generate(GenerateRequest(prompt.segments, prompt.grammar, max_tokens=20))
     numbers = [number for number, _ in parse_answer(completion.text, "select")]
     assert completion.finish_reason == "stop" and numbers and set(numbers) <= {1, 2}
@@ -86,13 +88,26 @@ def test_composed_lines_hold_no_number_from_nowhere(shared_engine: Engine) -> No
 
 
 def test_the_triage_grammar_offers_only_the_candidates(shared_engine: Engine) -> None:
-    prompt = triage_prompt("powershell.exe ran with -enc", [("T1059.001", "PowerShell"), ("T1003.001", "LSASS Memory")])
+    prompt = triage_prompt(
+        "powershell.exe ran with -enc", [("T1059.001", "PowerShell"), ("T1003.001", "LSASS Memory")]
+    )
     completion = shared_engine.generate(GenerateRequest(prompt.segments, prompt.grammar, max_tokens=80))
-    assert completion.text.splitlines()[0] in {"Technique: T1059.001", "Technique: T1003.001", "Technique: none"}
+    assert completion.text.splitlines()[0] in {
+        "Technique: T1059.001",
+        "Technique: T1003.001",
+        "Technique: none",
+    }
 
 
-@pytest.mark.parametrize("grammar", [select_grammar(1, 1), select_grammar(32, 5), compose_grammar(8, 3, ["a 1.5 b 4625"]),
-                                     compose_grammar(1, 1, ["no digits"])])
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        select_grammar(1, 1),
+        select_grammar(32, 5),
+        compose_grammar(8, 3, ["a 1.5 b 4625"]),
+        compose_grammar(1, 1, ["no digits"]),
+    ],
+)
 def test_every_grammar_of_ours_compiles(shared_engine: Engine, grammar: str) -> None:
     assert shared_engine.generate(replace(SHORT, grammar=grammar)).text
 
@@ -151,7 +166,9 @@ def test_two_threads_both_get_their_own_answer(shared_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
-def test_a_dead_child_gives_a_typed_error_and_the_next_answer_is_right(engine: Engine, death: signal.Signals) -> None:
+def test_a_dead_child_gives_a_typed_error_and_the_next_answer_is_right(
+    engine: Engine, death: signal.Signals
+) -> None:
     expected = engine.generate(SHORT).text
     stream = engine.stream(STORY)
     next(stream)
@@ -163,7 +180,9 @@ def test_a_dead_child_gives_a_typed_error_and_the_next_answer_is_right(engine: E
     assert engine.restarts == 1
 
 
-def test_a_stopped_child_is_replaced_after_the_deadline(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_child_is_replaced_after_the_deadline(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("whis_box.engine.supervisor.GRACE_S", 0.5)
     expected = engine.generate(SHORT).text
     assert engine.pid is not None

@@ -19,7 +19,8 @@ from whis_box.engine.sampler import make_sampler
 from whis_box.errors import NotReadyError, VerificationError
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), lambda inner: st.lists(inner, max_size=3)
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
 )
 
 
@@ -46,7 +47,9 @@ def test_an_oversized_frame_is_refused_before_it_is_read() -> None:
         read_frame(io.BytesIO(struct.pack(">I", MAX_FRAME_BYTES + 1)))
 
 
-def gguf(n_tensors: int = 1, keys: list[bytes] | None = None, magic: bytes = b"GGUF", version: int = 3) -> bytes:
+def gguf(
+    n_tensors: int = 1, keys: list[bytes] | None = None, magic: bytes = b"GGUF", version: int = 3
+) -> bytes:
     listed = [_string_key("general.architecture", "llama")] if keys is None else keys
     return magic + struct.pack("<IQQ", version, n_tensors, len(listed)) + b"".join(listed)
 
@@ -81,7 +84,18 @@ def test_a_sound_header_is_read(tmp_path: Path) -> None:
         gguf(keys=[_text("a") + struct.pack("<IIQ", 9, 4, 2**60)]),
         gguf(keys=[_text("a") + struct.pack("<I", 77)]),
     ],
-    ids=["empty", "short", "zip", "version", "tensors", "cut", "no keys", "long string", "long array", "type"],
+    ids=[
+        "empty",
+        "short",
+        "zip",
+        "version",
+        "tensors",
+        "cut",
+        "no keys",
+        "long string",
+        "long array",
+        "type",
+    ],
 )
 def test_a_damaged_header_is_refused_with_the_file_and_a_remedy(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.gguf"
@@ -117,10 +131,15 @@ def test_threads_follow_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> N
         assert cpu.thread_count() == expected
 
 
-def test_a_backend_that_fails_its_probe_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_fails_its_probe_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = tmp_path / "libggml-cpu-x.so"
     library.write_bytes(b"")
-    found = [cpu.Variant(name, library, score) for name, score in (("sapphirerapids", 9), ("zen4", 5), ("x64", 1), ("no", 0))]
+    found = [
+        cpu.Variant(name, library, score)
+        for name, score in (("sapphirerapids", 9), ("zen4", 5), ("x64", 1), ("no", 0))
+    ]
     monkeypatch.setattr(cpu, "variants", lambda _folder: found)
     monkeypatch.setattr(cpu.native, "library_dir", lambda: tmp_path)
     monkeypatch.setattr(cpu, "probe", lambda variant, _model: "crashed" if variant.name == "zen4" else None)
@@ -131,7 +150,9 @@ def test_a_backend_that_fails_its_probe_is_passed_over(tmp_path: Path, monkeypat
     assert cpu.choose(tmp_path / "m.gguf", tmp_path / "cache.json") == choice
 
 
-def test_no_working_backend_is_an_error_that_lists_the_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_working_backend_is_an_error_that_lists_the_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cpu, "variants", lambda _folder: [])
     monkeypatch.setattr(cpu.native, "library_dir", lambda: tmp_path)
     with pytest.raises(NotReadyError, match="no CPU backend works"):

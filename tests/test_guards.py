@@ -17,7 +17,7 @@ from whis_box.guards.text import clean_text
 from whis_box.knowledge.evidence import Evidence, EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 
-SENTENCE = "Debian and Ubuntu write SSH logins to `/var/log/auth.log`, while Red Hat writes them to `/var/log/secure`."
+SENTENCE = "Debian writes SSH logins to `/var/log/auth.log`, while Red Hat writes them to `/var/log/secure`."
 
 
 @pytest.fixture
@@ -63,8 +63,12 @@ def test_a_wrong_number_is_moved_to_the_passage_that_carries_it(evidence: Eviden
     assert result.citations[0].quote == evidence.sentences[0].text
 
 
-@pytest.mark.parametrize("drafted", [[(1, "Event 4719 is written by the mail server.")], [(99, "Anything.")], []])
-def test_unsupported_drafts_fall_back_to_the_best_passages(evidence: Evidence, drafted: list[tuple[int, str]]) -> None:
+@pytest.mark.parametrize(
+    "drafted", [[(1, "Event 4719 is written by the mail server.")], [(99, "Anything.")], []]
+)
+def test_unsupported_drafts_fall_back_to_the_best_passages(
+    evidence: Evidence, drafted: list[tuple[int, str]]
+) -> None:
     result = bound(drafted, evidence)
     assert result.claims[0].text == evidence.sentences[0].text
     assert "extractive_fallback" in [finding.code for finding in result.findings]
@@ -72,7 +76,10 @@ def test_unsupported_drafts_fall_back_to_the_best_passages(evidence: Evidence, d
 
 def test_the_best_passage_is_put_in_front_when_the_model_left_it_out(evidence: Evidence) -> None:
     result = bound([(3, "")], evidence)
-    assert [citation.quote for citation in result.citations] == [evidence.sentences[0].text, evidence.sentences[2].text]
+    assert [citation.quote for citation in result.citations] == [
+        evidence.sentences[0].text,
+        evidence.sentences[2].text,
+    ]
     assert [claim.citations for claim in result.claims] == [[1], [2]]
 
 

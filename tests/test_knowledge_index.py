@@ -44,7 +44,11 @@ def test_a_long_section_is_cut_at_sentence_ends(tmp_path: Path) -> None:
 
 
 def test_an_identifier_puts_the_document_about_it_first(retriever: Retriever) -> None:
-    for query, record_id in (("T1003.001", "lsass"), ("cve-2021-44228", "log4shell"), ("eventid 1102", "win-1102")):
+    for query, record_id in (
+        ("T1003.001", "lsass"),
+        ("cve-2021-44228", "log4shell"),
+        ("eventid 1102", "win-1102"),
+    ):
         assert retriever.search(query)[0].chunk.record_id == record_id
 
 
@@ -69,14 +73,18 @@ def test_no_query_breaks_the_search(retriever: Retriever, text: str) -> None:
     retriever.search(text or " ")
 
 
-@pytest.mark.parametrize("query", ['"', "a OR NOT (b", "NEAR(x y, 2)", "col:*", "'; drop table chunks; --", "^ - + *"])
+@pytest.mark.parametrize(
+    "query", ['"', "a OR NOT (b", "NEAR(x y, 2)", "col:*", "'; drop table chunks; --", "^ - + *"]
+)
 def test_full_text_operators_are_plain_words(retriever: Retriever, query: str) -> None:
     assert isinstance(retriever.search(query), list)
     assert retriever.search("audit log")
 
 
 def test_evidence_is_verbatim_and_numbered(retriever: Retriever) -> None:
-    evidence = EvidenceSelector(retriever, EvidenceConfig(), AbstainConfig()).select("Which event means a cleared audit log?")
+    evidence = EvidenceSelector(retriever, EvidenceConfig(), AbstainConfig()).select(
+        "Which event means a cleared audit log?"
+    )
     assert [one.n for one in evidence.sentences] == list(range(1, len(evidence.sentences) + 1))
     for one in evidence.sentences:
         assert retriever.record(one.hit.chunk.record_id).text[one.start : one.end] == one.text
@@ -91,7 +99,10 @@ def test_evidence_stays_within_its_budget(retriever: Retriever) -> None:
 
 def test_unknown_words_and_identifiers_are_features(retriever: Retriever) -> None:
     selector = EvidenceSelector(retriever, EvidenceConfig(), AbstainConfig())
-    known, unknown = selector.select("audit log cleared").relevance, selector.select("CVE-1999-0001 zebra").relevance
+    known, unknown = (
+        selector.select("audit log cleared").relevance,
+        selector.select("CVE-1999-0001 zebra").relevance,
+    )
     assert known.unknown == 0.0 and unknown.unknown > 0.8
     assert known.missing_identifier == 0.0 and unknown.missing_identifier == 1.0
 
@@ -114,7 +125,9 @@ def test_a_damaged_index_is_named(guide: Path, tmp_path: Path, damage: str) -> N
     path = tmp_path / "i.sqlite"
     build(guide, path)
     content = path.read_bytes()
-    path.write_bytes({"truncate": content[: len(content) // 3], "garbage": b"\x00" * 5000, "empty": b""}[damage])
+    path.write_bytes(
+        {"truncate": content[: len(content) // 3], "garbage": b"\x00" * 5000, "empty": b""}[damage]
+    )
     embedder: Any = HashingEmbedder()
     with pytest.raises(VerificationError, match="i.sqlite"):
         Retriever(path, embedder, FAKE_SHA256, RetrieverConfig()).search("audit log")
@@ -125,7 +138,9 @@ def test_a_missing_index_is_named(tmp_path: Path) -> None:
         describe(tmp_path / "nothing.sqlite")
 
 
-def test_a_full_disk_leaves_the_old_index_and_nothing_else(guide: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_leaves_the_old_index_and_nothing_else(
+    guide: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     path = tmp_path / "out" / "i.sqlite"
     build(guide, path)
     before = path.read_bytes()

@@ -17,11 +17,11 @@ def sentences(text: str) -> list[str]:
 
 
 def test_file_names_versions_and_abbreviations_do_not_end_a_sentence() -> None:
-    text = "The tool cmd.exe started log4j 2.14.1, e.g. from C:\\Temp. Then T1003.001 followed. Event 4688 shows it."
+    text = "The tool cmd.exe ran log4j 2.14.1, e.g. from C:\\Temp. Then T1003.001 followed. Event 4688 is it."
     assert sentences(text) == [
-        "The tool cmd.exe started log4j 2.14.1, e.g. from C:\\Temp.",
+        "The tool cmd.exe ran log4j 2.14.1, e.g. from C:\\Temp.",
         "Then T1003.001 followed.",
-        "Event 4688 shows it.",
+        "Event 4688 is it.",
     ]
 
 

@@ -1,6 +1,7 @@
 """`whis`: the command line. Parses, calls the copilot, shows; nothing is decided here.
 
-Invariant: stdout carries results only; progress, notes and errors go to stderr; the exit code is the error tree's.
+Invariant: stdout carries results only; progress, notes and errors go to stderr; the exit code is the error
+tree's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 
 import whis_box
 from whis_box import show
-from whis_box.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, InputError, WhisError, storage_error
+from whis_box.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    InputError,
+    WhisError,
+    storage_error,
+)
 from whis_box.paths import default_box, repository_root
 
 MAX_LINE_BYTES = 5_000_000
@@ -29,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
         return worker.main(given[1:])
     options = _parser().parse_args(given)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -86,13 +97,14 @@ def _search(options: argparse.Namespace) -> int:
         raise InputError("give one query, or --input FILE with one JSON object per line")
     manifest, _ = verify(options.box)
     box = load_config(options.box / "configs" / "box.yaml", BoxConfig)
-    retriever = open_retriever(options.box, box, load_config(options.box / "configs" / "rag.yaml", RagConfig), manifest)
+    retriever = open_retriever(
+        options.box, box, load_config(options.box / "configs" / "rag.yaml", RagConfig), manifest
+    )
 
     def hits_of(text: str) -> list[Any]:
-        if len(text) > box.limits.max_question_chars:
-            raise InputError(
-                f"the query has {len(text)} characters, the limit is {box.limits.max_question_chars}; shorten it"
-            )
+        limit = box.limits.max_question_chars
+        if len(text) > limit:
+            raise InputError(f"the query has {len(text)} characters, the limit is {limit}; shorten it")
         cleaned = clean_text(text, "query")[0].strip()
         if not cleaned:
             raise InputError("the query is empty; give at least one word")
@@ -101,20 +113,34 @@ def _search(options: argparse.Namespace) -> int:
     if options.input is not None:
         return _batch(options.input, lambda line: (line.get("id"), hits_of(_field(line, "question"))))
     hits = hits_of(_text_argument(options.query))
-    print(json.dumps([hit.model_dump() for hit in hits], ensure_ascii=False) if options.json else show.hits(hits))
+    print(
+        json.dumps([hit.model_dump() for hit in hits], ensure_ascii=False)
+        if options.json
+        else show.hits(hits)
+    )
     return EXIT_OK if hits else EXIT_REFUSED
 
 
 def _index_build(options: argparse.Namespace) -> int:
     from whis_box.ingest.build import build_if_needed
 
-    summary, changed = build_if_needed(options.source, options.out, options.embedder, options.configs, show.progress)
+    summary, changed = build_if_needed(
+        options.source, options.out, options.embedder, options.configs, show.progress
+    )
     state = "built" if changed else "unchanged"
-    result = {"index": str(summary.path), "state": state, "records": summary.n_records, "chunks": summary.n_chunks,
-              "sentences": summary.n_sentences}
-    print(json.dumps(result) if options.json else
-          f"{summary.path}: {state}, {summary.n_records} records, {summary.n_chunks} chunks, "
-          f"{summary.n_sentences} sentences")
+    result = {
+        "index": str(summary.path),
+        "state": state,
+        "records": summary.n_records,
+        "chunks": summary.n_chunks,
+        "sentences": summary.n_sentences,
+    }
+    print(
+        json.dumps(result)
+        if options.json
+        else f"{summary.path}: {state}, {summary.n_records} records, {summary.n_chunks} chunks, "
+        f"{summary.n_sentences} sentences"
+    )
     return EXIT_OK
 
 
@@ -134,11 +160,18 @@ def _box_build(options: argparse.Namespace) -> int:
 
     config = load_config(options.configs / "box.yaml", BoxConfig)
     root = repository_root()
-    parts = BoxParts(options.base, options.embedder, options.index, options.configs,
-                     root / "data" / "catalogue" / "attack-enterprise.tsv", root / "LICENSE")
+    parts = BoxParts(
+        options.base,
+        options.embedder,
+        options.index,
+        options.configs,
+        root / "data" / "catalogue" / "attack-enterprise.tsv",
+        root / "LICENSE",
+    )
     manifest, changed = assemble(parts, options.out, config)
     size = sum(entry.size_bytes for entry in manifest.files)
-    print(f"{options.out}: {'assembled' if changed else 'unchanged'}, {len(manifest.files)} files, {size / 1e6:.1f} MB")
+    state = "assembled" if changed else "unchanged"
+    print(f"{options.out}: {state}, {len(manifest.files)} files, {size / 1e6:.1f} MB")
     return EXIT_OK
 
 
@@ -146,8 +179,17 @@ def _box_verify(options: argparse.Namespace) -> int:
     from whis_box.box.manifest import verify
 
     manifest, digest = verify(options.box)
-    result = {"box": str(options.box), "manifest_sha256": digest, "files": len(manifest.files), "verified": True}
-    print(json.dumps(result) if options.json else f"{options.box}: all {len(manifest.files)} files match {digest[:16]}…")
+    result = {
+        "box": str(options.box),
+        "manifest_sha256": digest,
+        "files": len(manifest.files),
+        "verified": True,
+    }
+    print(
+        json.dumps(result)
+        if options.json
+        else f"{options.box}: all {len(manifest.files)} files match {digest[:16]}…"
+    )
     return EXIT_OK
 
 
@@ -199,7 +241,9 @@ def _lines(source: str) -> Iterator[bytes]:
         with sys.stdin.buffer if source == "-" else open(source, "rb") as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 if len(line) > MAX_LINE_BYTES:
-                    raise InputError(f"{source}: a line is longer than {MAX_LINE_BYTES} bytes; split the file")
+                    raise InputError(
+                        f"{source}: a line is longer than {MAX_LINE_BYTES} bytes; split the file"
+                    )
                 if line.strip():
                     yield line
     except OSError as cause:
@@ -215,7 +259,7 @@ def _parse_line(raw: bytes, source: str, number: int) -> dict[str, Any]:
 def _field(line: dict[str, Any], name: str) -> str:
     value = line.get(name)
     if not isinstance(value, str):
-        raise InputError(f"the line needs a string {name!r}, like {{\"id\": \"1\", {json.dumps(name)}: \"…\"}}")
+        raise InputError(f'the line needs a string {name!r}, like {{"id": "1", {json.dumps(name)}: "…"}}')
     return value
 
 
@@ -258,9 +302,13 @@ def _parser() -> argparse.ArgumentParser:
     _box_commands(commands)
     _command(commands, "doctor", _doctor, "check this machine and the box")
     bench = _command(commands, "bench", _bench, "measure the box on this machine")
-    bench.add_argument("--golden", type=Path, default=repository_root() / "data" / "golden" / "questions.ndjson")
+    bench.add_argument(
+        "--golden", type=Path, default=repository_root() / "data" / "golden" / "questions.ndjson"
+    )
     bench.add_argument("--runs", type=_positive, default=3, help="runs of each measurement")
-    bench.add_argument("--only", action="append", choices=("engine", "golden", "start"), help="one part (repeatable)")
+    bench.add_argument(
+        "--only", action="append", choices=("engine", "golden", "start"), help="one part (repeatable)"
+    )
     return parser
 
 

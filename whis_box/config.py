@@ -74,7 +74,7 @@ class EvidenceConfig(Section):
 
 
 class AbstainConfig(Section):
-    """The "nothing relevant here" decision: a logistic model of the probability that the evidence holds an answer."""
+    """The "nothing relevant here" decision: a logistic model of whether the evidence holds an answer."""
 
     bias: float = 0.0
     """Intercept."""
@@ -132,7 +132,7 @@ class GenerationConfig(Section):
     max_sentences: int = Field(3, ge=1, le=10)
     """Sentences of an answer."""
     style: Literal["select", "compose"] = "select"
-    """`select`: the model picks sentences and code quotes them; `compose`: it also writes them in its own words."""
+    """`select`: the model picks sentences and code quotes them; `compose`: it also writes sentences."""
     temperature: float = Field(0.0, ge=0, le=2)
     """0 is greedy, and reproducible."""
     seed: int = 0
@@ -194,7 +194,9 @@ def load_config(path: Path, kind: type[Config]) -> Config:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotReadyError(f"{path}: the config file is missing; copy it from the repository's configs/") from None
+        raise NotReadyError(
+            f"{path}: the config file is missing; copy it from the repository's configs/"
+        ) from None
     except OSError as cause:
         raise storage_error("read the config", path, cause) from cause
     except (yaml.YAMLError, UnicodeDecodeError) as cause:

@@ -1,6 +1,7 @@
 """The way of a question, and of an alert, through the box: clean, retrieve, prompt, generate, bind, check.
 
-Invariant: every quote that leaves here has been compared with its record, and no verdict that closes an alert is given.
+Invariant: every quote that leaves here has been compared with its record, and no verdict that closes an
+alert is given.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from whis_box.schemas import (
     Timings,
     Tlp,
     Triage,
+    Verdict,
 )
 
 NOTHING_FOUND = "The box holds no passage that answers this question."
@@ -47,6 +49,26 @@ CHECK_HEADINGS = ("False positives", "Malicious or benign")
 MAX_TECHNIQUES = 5
 MIN_TECHNIQUE_SCORE = 0.35  # chosen on the development events, see docs/measurements.md
 ESCALATE_SCORE = 0.60
+# Words that tell what happened without naming a new thing (stemmed).
+NARRATIVE_TERMS = frozenset(
+    [
+        "run",
+        "ran",
+        "start",
+        "launch",
+        "creat",
+        "open",
+        "write",
+        "wrote",
+        "access",
+        "connect",
+        "process",
+        "user",
+        "host",
+        "file",
+        "command",
+    ]
+)
 MAX_STEPS = 5
 MAX_CHECKS = 4
 
@@ -87,7 +109,7 @@ class Copilot:
     # ------------------------------------------------------------------ ask
 
     def ask(self, question: str, request_id: str | None = None, on_text: OnText | None = None) -> Answer:
-        """Answer from the box's passages, or say that they hold no answer; `on_text` streams the unverified draft.
+        """Answer from the box's passages, or say that they hold none; `on_text` streams the unverified draft.
 
         Raises: InputError, EngineError, VerificationError.
         """
@@ -102,7 +124,10 @@ class Copilot:
             return self._unanswered(evidence, findings, timings, request_id)
         style = self._parts.model.generation.style
         prompt = prompts.answer_prompt(
-            cleaned, [one.text for one in evidence.sentences], style, self._parts.model.generation.max_sentences
+            cleaned,
+            [one.text for one in evidence.sentences],
+            style,
+            self._parts.model.generation.max_sentences,
         )
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, on_text)
         drafted = prompts.parse_answer(completion.text, style)
@@ -127,7 +152,9 @@ class Copilot:
     def _bind(self, question: str, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
         idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
         generation, grounding = self._parts.model.generation, self._parts.model.grounding
-        return bind(drafted, evidence.sentences, question, idf, grounding.min_support, generation.max_sentences)
+        return bind(
+            drafted, evidence.sentences, question, idf, grounding.min_support, generation.max_sentences
+        )
 
     def _unanswered(
         self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None
@@ -193,26 +220,38 @@ class Copilot:
         )
 
     def _match(self, alert: Alert, text: str, evidence: Evidence) -> list[TechniqueEvidence]:
-        idf = self._parts.selector.idf(set(terms(text)))
-        found = match_techniques(text, alert.technique_ids, evidence.candidates, idf, self._parts.catalogue)
+        rarity = self._parts.selector.rarity(set(terms(text)))
+        found = match_techniques(
+            text, alert.technique_ids, evidence.candidates, rarity, self._parts.catalogue
+        )
         return [one for one in found if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
 
     def _summary(self, alert: Alert, text: str, drafted: str, findings: list[Finding]) -> str:
-        """The model's sentence if every word and code in it stands in the alert, else the alert's own facts."""
+        """The model's sentence if the alert holds its words and codes, else the alert's own facts."""
         known = set(terms(text))
-        strange = sorted({term for term in terms(drafted) if term not in known})
+        strange = sorted({term for term in terms(drafted) if term not in known | NARRATIVE_TERMS})
         if drafted and not unknown_codes(drafted, [text]) and not strange:
             return drafted
-        why = f"it used words the alert does not hold: {', '.join(strange[:5])}" if drafted else "it was not finished"
+        why = (
+            f"it used words the alert does not hold: {', '.join(strange[:5])}"
+            if drafted
+            else "it was not finished"
+        )
         findings.append(
-            Finding(code="summary_replaced", severity="info", message=f"the model's summary was not used, {why}")
+            Finding(
+                code="summary_replaced", severity="info", message=f"the model's summary was not used, {why}"
+            )
         )
         return " | ".join(text.splitlines()[:4])
 
     def _sections(self, ranked: list[TechniqueEvidence]) -> list[EvidenceSentence]:
         """Sentences of the documents that carry the strongest techniques; no technique, no advice."""
-        carrying = dict.fromkeys(one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None)
-        return [one for record_id in list(carrying)[:2] for one in self._parts.selector.sentences_of(record_id)]
+        carrying = dict.fromkeys(
+            one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None
+        )
+        return [
+            one for record_id in list(carrying)[:2] for one in self._parts.selector.sentences_of(record_id)
+        ]
 
     # --------------------------------------------------------------- shared
 
@@ -270,7 +309,9 @@ def _under(sentences: Sequence[EvidenceSentence], headings: Sequence[str]) -> li
     ]
 
 
-def _agree(techniques: list[TechniqueEvidence], chosen: str, findings: list[Finding]) -> list[TechniqueEvidence]:
+def _agree(
+    techniques: list[TechniqueEvidence], chosen: str, findings: list[Finding]
+) -> list[TechniqueEvidence]:
     """The order of the evidence stands; the model's choice is reported when it differs."""
     if techniques and chosen != techniques[0].id:
         message = f"the model chose {chosen}, the evidence is stronger for {techniques[0].id}"
@@ -278,7 +319,7 @@ def _agree(techniques: list[TechniqueEvidence], chosen: str, findings: list[Find
     return techniques
 
 
-def _verdict(ranked: list[TechniqueEvidence], alert: Alert) -> tuple[str, str]:
+def _verdict(ranked: list[TechniqueEvidence], alert: Alert) -> tuple[Verdict, str]:
     """`escalate` on strong evidence in code, else `needs_review`: nothing is closed here."""
     if ranked and ranked[0].score >= ESCALATE_SCORE:
         return "escalate", ""
@@ -303,7 +344,7 @@ def _relevance_finding(evidence: Evidence, threshold: float) -> Finding:
     message = (
         f"the index does not hold {missing}"
         if missing
-        else f"the best passages answer with probability {evidence.relevance.probability:.2f}, below {threshold:.2f}"
+        else f"the best passages answer with {evidence.relevance.probability:.2f}, below {threshold:.2f}"
     )
     return Finding(code="insufficient_evidence", severity="info", message=message)
 

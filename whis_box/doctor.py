@@ -81,7 +81,9 @@ class _Steps:
 
     def _box(self) -> Check:
         self._manifest, digest = verify(self._folder)
-        return Check("box", "ok", f"{self._folder}: {len(self._manifest.files)} files match manifest {digest[:16]}")
+        return Check(
+            "box", "ok", f"{self._folder}: {len(self._manifest.files)} files match manifest {digest[:16]}"
+        )
 
     def _configs(self) -> Check:
         configs = self._folder / "configs"
@@ -93,7 +95,9 @@ class _Steps:
     def _weights(self) -> Check:
         header = read_header(self._folder / self._box_config.base_model)
         size_mb = header.file_size_bytes / 1e6
-        return Check("base model", "ok", f"{header.architecture}, {header.n_tensors} tensors, {size_mb:.0f} MB")
+        return Check(
+            "base model", "ok", f"{header.architecture}, {header.n_tensors} tensors, {size_mb:.0f} MB"
+        )
 
     def _cpu(self) -> Check:
         model_path = self._folder / self._box_config.base_model
@@ -101,7 +105,9 @@ class _Steps:
         refused = "; ".join(f"{name}: {why}" for name, why in choice.refused.items())
         excluded = "; ".join(f"{name}: {why}" for name, why in cpu.EXCLUDED.items())
         present = [variant.name for variant in cpu.variants(native.library_dir())]
-        detail = f"{cpu.cpu_model()}, {cpu.thread_count()} threads, backend {choice.variant} (of {len(present)})"
+        detail = (
+            f"{cpu.cpu_model()}, {cpu.thread_count()} threads, backend {choice.variant} (of {len(present)})"
+        )
         return Check("cpu", "ok", f"{detail}; refused: {refused or 'none'}; never used: {excluded}")
 
     def _index(self) -> Check:
@@ -110,16 +116,23 @@ class _Steps:
         hits = retriever.search("event 4625 failed logon")
         meta = retriever.meta
         counts = f"{meta['n_records']} records, {meta['n_chunks']} chunks, {meta['n_sentences']} sentences"
-        return Check("index", "ok" if hits else "warning", f"{counts}; a test search gave {len(hits)} hits",
-                     "" if hits else "the index holds nothing about a common event; build it again from data/raw")
+        return Check(
+            "index",
+            "ok" if hits else "warning",
+            f"{counts}; a test search gave {len(hits)} hits",
+            "" if hits else "the index holds nothing about a common event; build it again from data/raw",
+        )
 
     def _engine(self) -> Check:
         spec = engine_spec(self._folder / self._box_config.base_model, self._model_config)
         with Engine(spec) as engine:
             info = engine.start()
-            request = GenerateRequest(chat("Reply with one word.", "Say yes or no."), 'start: "yes" | "no"', max_tokens=4)
+            request = GenerateRequest(
+                chat("Reply with one word.", "Say yes or no."), 'start: "yes" | "no"', max_tokens=4
+            )
             completion = engine.generate(request)
-        detail = f"loaded in {info.load_ms:.0f} ms, context {info.n_ctx} of {info.n_ctx_train}, said {completion.text!r}"
+        context = f"context {info.n_ctx} of {info.n_ctx_train}"
+        detail = f"loaded in {info.load_ms:.0f} ms, {context}, said {completion.text!r}"
         return Check("engine", "ok", f"{detail} in {completion.total_ms:.0f} ms")
 
 
@@ -130,7 +143,12 @@ def _memory() -> Check:
     except (OSError, KeyError, ValueError):
         return Check("memory", "warning", "cannot be read on this system", "check that about 1 GB is free")
     state: State = "ok" if available_mb >= MIN_FREE_RAM_MB else "warning"
-    return Check("memory", state, f"{available_mb:.0f} MB available", f"free memory: the box needs {MIN_FREE_RAM_MB} MB")
+    return Check(
+        "memory",
+        state,
+        f"{available_mb:.0f} MB available",
+        f"free memory: the box needs {MIN_FREE_RAM_MB} MB",
+    )
 
 
 def _disk() -> Check:
@@ -139,9 +157,13 @@ def _disk() -> Check:
         folder.mkdir(parents=True, exist_ok=True)
         free_mb = shutil.disk_usage(folder).free / 1e6
     except OSError as cause:
-        return Check("state folder", "warning", f"{folder}: {cause.strerror}", "set WHIS_STATE to a writable folder")
+        return Check(
+            "state folder", "warning", f"{folder}: {cause.strerror}", "set WHIS_STATE to a writable folder"
+        )
     if not os.access(folder, os.W_OK):
-        return Check("state folder", "warning", f"{folder}: not writable", "set WHIS_STATE to a writable folder")
+        return Check(
+            "state folder", "warning", f"{folder}: not writable", "set WHIS_STATE to a writable folder"
+        )
     state: State = "ok" if free_mb >= MIN_FREE_DISK_MB else "warning"
     return Check("state folder", state, f"{folder}: writable, {free_mb:.0f} MB free", "free some disk space")
 
@@ -158,7 +180,9 @@ def _sockets() -> Check:
         return Check("sockets", "warning", f"not measured: {cause.strerror}", "run on a system with /proc")
     opened = [link for link in mine if link.startswith("socket:[") and link[8:-1] in inodes]
     if opened:
-        return Check("sockets", "failed", f"{len(opened)} Internet sockets are open", "report this: none is expected")
+        return Check(
+            "sockets", "failed", f"{len(opened)} Internet sockets are open", "report this: none is expected"
+        )
     return Check("sockets", "ok", "no Internet socket is open")
 
 

@@ -11,7 +11,8 @@
         ├── DeadlineError          1  the request ran out of time
         └── RequestCancelledError  130  the caller gave up
 
-Invariant: a message says what failed, the value, the limit, where, and what to do. The number is the exit code.
+Invariant: a message says what failed, the value, the limit, where, and what to do. The number is the exit
+code.
 """
 
 from __future__ import annotations

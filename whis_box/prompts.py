@@ -1,8 +1,9 @@
 """The prompts and output grammars: one module for serving, training and evaluation.
 
-Invariant: text from a user, an alert or a document is only ever an untrusted segment, so its special tokens are plain
-text; the output grammar names the numbers of the sentences that were shown and no others.
-Source of the chat template: ChatML, as in SmolLM2's and Qwen's model cards; written here, not read from the GGUF.
+Invariant: text from a user, an alert or a document is only ever an untrusted segment, so its special tokens
+are plain text; the output grammar names the numbers of the sentences that were shown and no others.
+Source of the chat template: ChatML, as in SmolLM2's and Qwen's model cards; written here, not read from the
+GGUF.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ ANSWER_SYSTEM = (
     "Begin each line with the number of the fact it comes from, like [2]."
 )
 SELECT_SYSTEM = (
-    "You are a SOC analyst's assistant. Reply with the number of the fact that answers the question, like [2]."
+    "You are a SOC analyst's assistant. "
+    "Reply with the number of the fact that answers the question, like [2]."
 )
 TRIAGE_SYSTEM = (
-    "You are a SOC analyst's assistant. Choose the technique that the alert shows and say in one sentence what happened. "
+    "You are a SOC analyst's assistant. Choose the technique that the alert shows. "
+    "Say in one sentence what happened. "
     "Use only words from the alert."
 )
 _DIGITS = re.compile(r"\d+(?:\.\d+)*")
@@ -43,13 +46,16 @@ class Prompt:
 def answer_prompt(question: str, sentences: Sequence[str], style: AnswerStyle, max_lines: int) -> Prompt:
     """Ask for an answer from `sentences`, numbered from 1.
 
-    `select`: only the numbers are written and code expands them; `compose`: each line is a number and a sentence.
+    `select`: only the numbers are written and code expands them; `compose`: each line is a number and a
+    sentence.
     """
     facts = "\n".join(f"[{n}] {' '.join(sentence.split())}" for n, sentence in enumerate(sentences, start=1))
     body = f"Facts:\n{facts}\n\nQuestion: {question}"
     if style == "select":
         return Prompt(chat(SELECT_SYSTEM, body), select_grammar(len(sentences), max_lines))
-    return Prompt(chat(ANSWER_SYSTEM, body), compose_grammar(len(sentences), max_lines, [*sentences, question]))
+    return Prompt(
+        chat(ANSWER_SYSTEM, body), compose_grammar(len(sentences), max_lines, [*sentences, question])
+    )
 
 
 def triage_prompt(alert_text: str, techniques: Sequence[tuple[str, str]]) -> Prompt:
@@ -57,11 +63,8 @@ def triage_prompt(alert_text: str, techniques: Sequence[tuple[str, str]]) -> Pro
     listed = "\n".join(f"{technique_id} {name}" for technique_id, name in techniques)
     body = f"Techniques:\n{listed}\nnone\n\nAlert:\n{alert_text}"
     choices = " | ".join(_quoted(technique_id) for technique_id, _ in techniques)
-    choice = f"({choices} | \"none\")" if choices else '"none"'
-    grammar = (
-        f'start: "Technique: " {choice} "\\nSummary: " TEXT "\\n"\n'
-        f"TEXT: {_line_regex([alert_text])}\n"
-    )
+    choice = f'({choices} | "none")' if choices else '"none"'
+    grammar = f'start: "Technique: " {choice} "\\nSummary: " TEXT "\\n"\nTEXT: {_line_regex([alert_text])}\n'
     return Prompt(chat(TRIAGE_SYSTEM, body), grammar)
 
 
@@ -95,7 +98,9 @@ def _numbers(count: int) -> str:
 
 def _line_regex(sources: Sequence[str]) -> str:
     """One sentence without brackets, markup or control characters, with a closed vocabulary of numbers."""
-    numbers = list(dict.fromkeys(number for source in sources for number in _DIGITS.findall(source)))[:MAX_LITERALS]
+    numbers = list(dict.fromkeys(number for source in sources for number in _DIGITS.findall(source)))[
+        :MAX_LITERALS
+    ]
     plain = r"[^\[\]<>\x00-\x1f\x7f0-9]"
     if not numbers:
         return f"/[A-Z`]{plain}{{12,{MAX_LINE_CHARS}}}[.]/"
@@ -114,7 +119,7 @@ _TRIAGE = re.compile(r"^Technique: (\S+)\nSummary: (.+)$", re.MULTILINE)
 
 
 def parse_answer(text: str, style: AnswerStyle) -> list[tuple[int, str]]:
-    """(number, sentence) pairs; the sentence is empty in `select`. A line cut off by the token limit is left out."""
+    """(number, sentence) pairs; the sentence is empty in `select`. A cut line is left out."""
     if style == "select":
         return [(int(number), "") for number in dict.fromkeys(_SELECTED.findall(text))]
     complete = text if text.endswith("\n") else text.rpartition("\n")[0]

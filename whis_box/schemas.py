@@ -1,7 +1,7 @@
 """The words every part speaks: records, chunks, hits, answers, triages.
 
-Invariant: models are frozen and refuse unknown keys. Offsets (`start`, `end`) count Unicode code points of the
-record's text, so that `record.text[start:end]` is the quoted text itself. Times are UTC ISO-8601.
+Invariant: models are frozen and refuse unknown keys. Offsets (`start`, `end`) count Unicode code points of
+the record's text, so that `record.text[start:end]` is the quoted text itself. Times are UTC ISO-8601.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 Tlp = Literal["clear", "green", "amber", "amber+strict", "red"]
 Status = Literal["answered", "insufficient_evidence", "refused"]
-Verdict = Literal["true_positive", "benign_true_positive", "false_positive", "benign", "needs_review", "escalate"]
+Verdict = Literal[
+    "true_positive", "benign_true_positive", "false_positive", "benign", "needs_review", "escalate"
+]
 AlertSeverity = Literal["informational", "low", "medium", "high", "critical"]
 
 TLP_ORDER: tuple[Tlp, ...] = ("clear", "green", "amber", "amber+strict", "red")

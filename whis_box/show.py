@@ -31,13 +31,16 @@ def triage(value: Triage) -> str:
     """A triage as a case summary."""
     reason = f" ({value.abstain_reason})" if value.abstain_reason else ""
     lines = [
-        f"Alert {value.alert_id}: {value.verdict}{reason} · severity {value.severity} · confidence {value.confidence:.2f}",
+        f"Alert {value.alert_id}: {value.verdict}{reason}",
+        f"severity {value.severity} · confidence {value.confidence:.2f}",
         _wrap(value.summary),
         "",
     ]
     if value.techniques:
         lines.append("Techniques")
-        lines += [f"  {one.score:.2f}  {one.id} {one.name}{_marks(one.citations)}" for one in value.techniques]
+        lines += [
+            f"  {one.score:.2f}  {one.id} {one.name}{_marks(one.citations)}" for one in value.techniques
+        ]
     for heading, steps in (
         ("First steps", value.recommended_steps),
         ("Check before you call it malicious", value.false_positive_checks),
@@ -109,13 +112,18 @@ def error(value: WhisError, as_json: bool) -> int:
 
 
 def _citation(citation: Citation) -> str:
-    quoted = textwrap.indent(citation.quote, "      ") if "\n" in citation.quote else _wrap(f"“{citation.quote}”", "      ")
+    quoted = (
+        textwrap.indent(citation.quote, "      ")
+        if "\n" in citation.quote
+        else _wrap(f"“{citation.quote}”", "      ")
+    )
     return f"  [{citation.n}] {_where(citation)}\n{quoted}\n"
 
 
 def _where(citation: Citation) -> str:
     place = " > ".join([citation.title, *citation.heading_path])
-    return f"{place}  ({citation.record_id}:{citation.start}-{citation.end}, {citation.license}, TLP:{citation.tlp.upper()})"
+    span = f"{citation.record_id}:{citation.start}-{citation.end}"
+    return f"{place}  ({span}, {citation.license}, TLP:{citation.tlp.upper()})"
 
 
 def _marks(numbers: Sequence[int]) -> str:
@@ -129,15 +137,23 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
 def _timings(timings: Timings) -> str:
     return (
         f"{timings.total_ms / 1000:.2f} s in all · retrieval {timings.retrieve_ms:.0f} ms · first token "
-        f"{timings.ttft_ms:.0f} ms · {timings.prompt_tokens} prompt tokens ({timings.cached_tokens} cached) · "
-        f"{timings.completion_tokens} generated"
+        f"{timings.ttft_ms:.0f} ms · {timings.prompt_tokens} prompt tokens "
+        f"({timings.cached_tokens} cached) · {timings.completion_tokens} generated"
     )
 
 
 def _lineage(lineage: Lineage) -> str:
-    return f"box {lineage.box[:12]} · base {lineage.base[:12]} · index {lineage.index[:12]} · prompt {lineage.prompt[:12]}"
+    digests = (
+        ("box", lineage.box),
+        ("base", lineage.base),
+        ("index", lineage.index),
+        ("prompt", lineage.prompt),
+    )
+    return " · ".join(f"{name} {digest[:12]}" for name, digest in digests)
 
 
 def _wrap(text: str, indent: str = "") -> str:
     hanging = " " * len(indent)
-    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False)
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent, subsequent_indent=hanging, break_on_hyphens=False
+    )

@@ -100,7 +100,9 @@ def source_commit() -> str:
     """The commit this tree was built from, or "unknown" outside a repository."""
     folder = Path(whis_box.__file__).resolve().parent.parent
     try:
-        done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return done.stdout.strip() if done.returncode == 0 else "unknown"

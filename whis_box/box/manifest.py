@@ -65,7 +65,9 @@ def file_sha256(path: Path) -> str:
 def describe_folder(folder: Path) -> list[FileEntry]:
     """Entries for every file of `folder` but the manifest and the sums, in path order."""
     return [
-        FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path))
+        FileEntry(
+            path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=file_sha256(path)
+        )
         for path in _files(folder)
     ]
 
@@ -93,7 +95,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise NotReadyError(f"{folder}: no box here ({MANIFEST_NAME} is missing); run `make demo` or name one with --box") from None
+        raise NotReadyError(
+            f"{folder}: no box here ({MANIFEST_NAME} is missing); run `make demo` or name one with --box"
+        ) from None
     except OSError as cause:
         raise storage_error("read", path, cause) from cause
     try:
@@ -101,7 +105,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except ValidationError as cause:
         raise VerificationError(describe_validation(str(path), cause)) from None
     if manifest.format_version != FORMAT_VERSION:
-        raise VerificationError(f"{path}: format {manifest.format_version} is not {FORMAT_VERSION}; use its own program")
+        raise VerificationError(
+            f"{path}: format {manifest.format_version} is not {FORMAT_VERSION}; use its own program"
+        )
     return manifest, hashlib.sha256(raw).hexdigest()
 
 
@@ -142,4 +148,6 @@ def _check(folder: Path, entry: FileEntry) -> str:
 
 def _files(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    return sorted(path for path in found if path.relative_to(folder).as_posix() not in (MANIFEST_NAME, SUMS_NAME))
+    return sorted(
+        path for path in found if path.relative_to(folder).as_posix() not in (MANIFEST_NAME, SUMS_NAME)
+    )

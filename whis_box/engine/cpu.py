@@ -87,14 +87,18 @@ def choose(model_path: Path, cache_path: Path | None = None) -> CpuChoice:
         return cached
     refused: dict[str, str] = {}
     for variant in candidates:
-        reason = EXCLUDED.get(variant.name) or ("this CPU lacks its instructions" if variant.score == 0 else None)
+        reason = EXCLUDED.get(variant.name) or (
+            "this CPU lacks its instructions" if variant.score == 0 else None
+        )
         reason = reason or probe(variant, model_path)
         if reason is None:
             choice = CpuChoice(variant.name, str(variant.path), refused)
             _write_cache(cache_path, key, choice)
             return choice
         refused[variant.name] = reason
-    raise NotReadyError(f"{folder}: no CPU backend works on this machine: {refused or 'the folder holds none'}")
+    raise NotReadyError(
+        f"{folder}: no CPU backend works on this machine: {refused or 'the folder holds none'}"
+    )
 
 
 def probe(variant: Variant, model_path: Path) -> str | None:

@@ -42,7 +42,9 @@ def read_header(path: Path) -> GgufHeader:
         with path.open("rb") as stream:
             return _read(stream, path)
     except FileNotFoundError:
-        raise NotReadyError(f"{path}: the model file is missing; run `make demo` or copy the box again") from None
+        raise NotReadyError(
+            f"{path}: the model file is missing; run `make demo` or copy the box again"
+        ) from None
     except OSError as cause:
         raise storage_error("read the model file", path, cause) from cause
 

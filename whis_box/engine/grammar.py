@@ -1,7 +1,8 @@
 """Constrained decoding: which token may come next.
 
-Invariant: a grammar that does not compile, or a matcher in an error state, raises; it is never silently skipped.
-The automaton is llguidance's: measured against libllama's own GBNF sampler in `tests/bench/grammar_backends.py`.
+Invariant: a grammar that does not compile, or a matcher in an error state, raises; it is never silently
+skipped. The automaton is llguidance's: measured against libllama's own GBNF sampler in
+`tests/bench/grammar_backends.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Constraint:
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next; costs one automaton step."""
-        return self._matcher.validate_tokens([token]) == 1
+        return bool(self._matcher.validate_tokens([token]) == 1)
 
     def mask(self) -> NDArray[np.bool_]:
         """Which tokens may come next, shape (n_vocab,)."""

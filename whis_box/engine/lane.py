@@ -1,7 +1,8 @@
 """A lane: one llama context, with at most one adapter, over the shared weights.
 
-Invariant: `_cached` always equals the tokens in this lane's KV cache, and no other lane ever sees them, so a prefix
-is reused only under the adapter that computed it (llama.cpp issue 26207 is what happens otherwise).
+Invariant: `_cached` always equals the tokens in this lane's KV cache, and no other lane ever sees them, so
+a prefix is reused only under the adapter that computed it (llama.cpp issue 26207 is what happens
+otherwise).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Lane:
 
         `pick` maps logits (n_vocab,) to a token; `checkpoint` is called between decodes and raises to stop.
 
-        Raises: InputError when the prompt does not fit the context; EngineError; whatever `checkpoint` raises.
+        Raises: InputError when the prompt does not fit the context; EngineError; whatever `checkpoint`
+        raises.
         """
         started = time.perf_counter()
         self._check_fits(prompt, max_tokens)
@@ -92,8 +94,8 @@ class Lane:
             raise InputError("the prompt is empty")
         if len(prompt) + max_tokens > self.n_ctx:
             raise InputError(
-                f"the prompt has {len(prompt)} tokens and the answer may take {max_tokens}, together more than "
-                f"the context of {self.n_ctx}; shorten the question or raise engine.n_ctx in configs/model.whis.yaml"
+                f"the prompt has {len(prompt)} tokens and the answer up to {max_tokens}, more than "
+                f"the context of {self.n_ctx}; shorten it or raise engine.n_ctx in configs/model.whis.yaml"
             )
 
     def _reuse_prefix(self, prompt: list[int]) -> int:
@@ -120,13 +122,15 @@ class Lane:
         return logits
 
     def _decode(self, tokens: list[int]) -> NDArray[np.float32]:
-        """Run `tokens` through the model; logits of the last one, shape (n_vocab,), valid until the next call."""
+        """Run `tokens` through the model; logits of the last, shape (n_vocab,), valid until the next call."""
         self._batch.fill(tokens, first_position=len(self._cached))
         status = self._binding.llama_decode(self._context, self._batch.struct)
         if status != 0:
             self._binding.llama_memory_clear(self._memory, True)
             self._cached.clear()
-            raise EngineError(f"llama_decode returned {status} for {len(tokens)} tokens; the request was dropped")
+            raise EngineError(
+                f"llama_decode returned {status} for {len(tokens)} tokens; the request was dropped"
+            )
         self._cached.extend(tokens)
         pointer = self._binding.llama_get_logits_ith(self._context, len(tokens) - 1)
         return np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
@@ -161,12 +165,16 @@ def _new_context(model: Model, engine: EngineSpec) -> Any:
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = engine.n_threads
     params.flash_attn_type = (
-        binding.LLAMA_FLASH_ATTN_TYPE_ENABLED if engine.flash_attention else binding.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        binding.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if engine.flash_attention
+        else binding.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
     params.no_perf = True
     context = binding.llama_init_from_model(model.pointer, params)
     if not context:
-        raise EngineError(f"a context of {engine.n_ctx} tokens cannot be made; lower engine.n_ctx or free memory")
+        raise EngineError(
+            f"a context of {engine.n_ctx} tokens cannot be made; lower engine.n_ctx or free memory"
+        )
     return context
 
 

@@ -1,6 +1,7 @@
 """The weights, loaded once and shared by every lane.
 
-Invariant: untrusted text is tokenized with special tokens off, so `<|im_start|>` in an alert stays plain text.
+Invariant: untrusted text is tokenized with special tokens off, so `<|im_start|>` in an alert stays plain
+text.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Model:
         params.n_gpu_layers = 0
         self._pointer = binding.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
-            raise VerificationError(f"{path}: libllama cannot load this GGUF; copy it again or run `make demo`")
+            raise VerificationError(
+                f"{path}: libllama cannot load this GGUF; copy it again or run `make demo`"
+            )
         self.vocab = binding.llama_model_get_vocab(self._pointer)
         self.n_vocab = int(binding.llama_vocab_n_tokens(self.vocab))
         self.n_ctx_train = int(binding.llama_model_n_ctx_train(self._pointer))

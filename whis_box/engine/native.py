@@ -33,7 +33,9 @@ def library_dir() -> Path:
         return Path(sys.modules["llama_cpp"].__path__[0]) / "lib"
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
-        raise NotReadyError("llama_cpp is not installed: run `make demo`, which builds it with explicit CPU flags")
+        raise NotReadyError(
+            "llama_cpp is not installed: run `make demo`, which builds it with explicit CPU flags"
+        )
     return Path(spec.submodule_search_locations[0]) / "lib"
 
 

@@ -1,6 +1,7 @@
 """What the supervisor and the engine's child say to each other: length-prefixed JSON frames.
 
-Invariant: a frame is at most MAX_FRAME_BYTES; an end of file between frames is a clean end, inside one it is not.
+Invariant: a frame is at most MAX_FRAME_BYTES; an end of file between frames is a clean end, inside one it
+is not.
 """
 
 from __future__ import annotations

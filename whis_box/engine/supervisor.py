@@ -23,7 +23,14 @@ from typing import Any
 import whis_box
 from whis_box import errors
 from whis_box.engine.cpu import worker_command
-from whis_box.engine.protocol import Completion, EngineInfo, EngineSpec, GenerateRequest, read_frame, write_frame
+from whis_box.engine.protocol import (
+    Completion,
+    EngineInfo,
+    EngineSpec,
+    GenerateRequest,
+    read_frame,
+    write_frame,
+)
 from whis_box.errors import DeadlineError, EngineCrashedError, EngineError, WhisError
 
 LOAD_TIMEOUT_S = 120.0
@@ -34,7 +41,7 @@ STDERR_LINES = 40
 
 
 class Engine:
-    """A supervised model process. Thread-safe: several threads may generate; the child serves them in turn."""
+    """A supervised model process. Thread-safe: the child serves several callers in turn."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
@@ -79,9 +86,7 @@ class Engine:
         finally:
             pending.cancel()
 
-    def generate(
-        self, request: GenerateRequest, on_text: Callable[[str], None] | None = None
-    ) -> Completion:
+    def generate(self, request: GenerateRequest, on_text: Callable[[str], None] | None = None) -> Completion:
         """Run one request to its end; `on_text` receives the deltas.
 
         Raises: as `stream`.
@@ -159,14 +164,20 @@ class _Child:
         package_parent = str(Path(whis_box.__file__).resolve().parent.parent)
         environment = {**os.environ, "PYTHONPATH": package_parent}
         self.process = subprocess.Popen(
-            worker_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            worker_command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
         )
         self._write_lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
         self._pending_lock = threading.Lock()
         self._death_note = ""
         self._stderr: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
-        self._stderr_reader = threading.Thread(target=self._drain_stderr, name="whis-engine-stderr", daemon=True)
+        self._stderr_reader = threading.Thread(
+            target=self._drain_stderr, name="whis-engine-stderr", daemon=True
+        )
         self._stderr_reader.start()
         self.send({"op": "load", "spec": asdict(spec)})
         self._dispatcher = threading.Thread(target=self._dispatch, name="whis-engine-frames", daemon=True)
@@ -178,7 +189,9 @@ class _Child:
         return not self._death_note and self.process.poll() is None
 
     def _await_ready(self) -> EngineInfo:
-        watchdog = threading.Timer(LOAD_TIMEOUT_S, self.kill, [f"it did not load within {LOAD_TIMEOUT_S:.0f} s"])
+        watchdog = threading.Timer(
+            LOAD_TIMEOUT_S, self.kill, [f"it did not load within {LOAD_TIMEOUT_S:.0f} s"]
+        )
         watchdog.daemon = True
         watchdog.start()
         try:
@@ -265,7 +278,11 @@ class _Child:
 
     def stop(self) -> None:
         """Close the pipe, which ends the child; kill it if it does not listen."""
-        assert self.process.stdin is not None and self.process.stdout is not None and self.process.stderr is not None
+        assert (
+            self.process.stdin is not None
+            and self.process.stdout is not None
+            and self.process.stderr is not None
+        )
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
@@ -273,7 +290,10 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for reader, stream in ((self._stderr_reader, self.process.stderr), (self._dispatcher, self.process.stdout)):
+        for reader, stream in (
+            (self._stderr_reader, self.process.stderr),
+            (self._dispatcher, self.process.stdout),
+        ):
             if reader.is_alive():
                 reader.join(timeout=1)
             stream.close()

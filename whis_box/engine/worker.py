@@ -1,4 +1,4 @@
-"""The engine's child process: loads the weights, serves requests one by one, dies without taking anyone along.
+"""The engine's child process: loads the weights, serves requests one by one, and may die alone.
 
     python -m whis_box.engine.worker                    frames on stdin and stdout
     python -m whis_box.engine.worker --probe LIB GGUF   decode a little with one CPU backend, then exit
@@ -99,7 +99,9 @@ class Worker:
             done = self._generate(request_id, request)
             self._send({"event": "done", "id": request_id, "completion": done})
         except WhisError as error:
-            self._send({"event": "error", "id": request_id, "error": type(error).__name__, "message": str(error)})
+            self._send(
+                {"event": "error", "id": request_id, "error": type(error).__name__, "message": str(error)}
+            )
         finally:
             self._cancelled.discard(request_id)
 
@@ -150,7 +152,8 @@ def _engine_spec(fields: dict[str, Any]) -> EngineSpec:
 def probe(backend_path: str, model_path: str) -> None:
     """Load one CPU backend and really decode with it: a batch, then a single token.
 
-    Raises: EngineError when the logits are not finite. A bad backend may also simply crash; that is the point.
+    Raises: EngineError when the logits are not finite. A bad backend may also simply crash; that is the
+    point.
     """
     binding = native.load()
     cpu.load_backend(binding, backend_path)
@@ -174,7 +177,9 @@ def _prepare_process() -> None:
 
 def main(arguments: list[str]) -> int:
     """Entry point of the child."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
     _prepare_process()
     if arguments[:1] == ["--probe"]:
         try:

@@ -1,6 +1,7 @@
 """`whis bench`: the engine beside raw libllama, the golden set end to end, and a cold start.
 
-Invariant: a figure is the median of several runs and stands beside its limit; one that was not measured says so.
+Invariant: a figure is the median of several runs and stands beside its limit; one that was not measured
+says so.
 """
 
 from __future__ import annotations
@@ -90,7 +91,12 @@ def _engine_figures(box: Path, runs: int) -> list[Figure]:
         Figure("raw libllama, one stream, tokens/s (median)", f"{statistics.median(raw):.1f}", "-", None),
         Figure("engine, one stream, tokens/s (median)", f"{statistics.median(ours):.1f}", "-", None),
         Figure("engine / raw", f"{ratio:.3f}", ">= 0.95", ratio >= 0.95),
-        Figure("free decoding of an answer prompt, tokens/s (median)", f"{statistics.median(free):.1f}", "-", None),
+        Figure(
+            "free decoding of an answer prompt, tokens/s (median)",
+            f"{statistics.median(free):.1f}",
+            "-",
+            None,
+        ),
         Figure("constrained decoding, tokens/s (median)", f"{statistics.median(constrained):.1f}", "-", None),
         Figure("cost of the constraint", f"{100 * cost:.1f} %", "<= 10 %", cost <= 0.10),
     ]
@@ -189,15 +195,31 @@ def _golden_table(questions: list[GoldenQuestion], rows: list[_Row], memory_mb: 
     answered = sum(row.answered for row in answerable)
     facts = sum(row.facts for row in answerable)
     return [
-        Figure("golden questions, answerable / unanswerable", f"{len(answerable)} / {len(unanswerable)}", "-", None),
+        Figure(
+            "golden questions, answerable / unanswerable",
+            f"{len(answerable)} / {len(unanswerable)}",
+            "-",
+            None,
+        ),
         Figure("end to end p50", f"{p50:.2f} s", "<= 1.8 s", p50 <= 1.8),
         Figure("end to end p95", f"{p95:.2f} s", "<= 3.0 s", p95 <= 3.0),
         Figure("hit@5", f"{hit:.3f}", ">= 0.92", hit >= 0.92),
-        Figure("answers whose quotes are all verbatim", f"{verbatim}/{len(rows)}", "all", verbatim == len(rows)),
-        Figure("unanswerable questions refused", f"{refused}/{len(unanswerable)}", f">= {needed}", refused >= needed),
+        Figure(
+            "answers whose quotes are all verbatim", f"{verbatim}/{len(rows)}", "all", verbatim == len(rows)
+        ),
+        Figure(
+            "unanswerable questions refused",
+            f"{refused}/{len(unanswerable)}",
+            f">= {needed}",
+            refused >= needed,
+        ),
         Figure("answerable questions answered", f"{answered}/{len(answerable)}", "-", None),
-        Figure("answerable questions whose answer holds the key facts", f"{facts}/{len(answerable)}", "-", None),
-        Figure("peak memory, program and engine together", f"{memory_mb:.0f} MB", "<= 800 MB", memory_mb <= 800),
+        Figure(
+            "answerable questions whose answer holds the key facts", f"{facts}/{len(answerable)}", "-", None
+        ),
+        Figure(
+            "peak memory, program and engine together", f"{memory_mb:.0f} MB", "<= 800 MB", memory_mb <= 800
+        ),
     ]
 
 
@@ -224,4 +246,8 @@ def _start_figures(box: Path, runs: int) -> list[Figure]:
         seconds.append(time.perf_counter() - started)
         progress(done, runs, "start to first answer")
     median = statistics.median(seconds)
-    return [Figure("start of the program to the end of its first answer", f"{median:.2f} s", "<= 5 s", median <= 5.0)]
+    return [
+        Figure(
+            "start of the program to the end of its first answer", f"{median:.2f} s", "<= 5 s", median <= 5.0
+        )
+    ]

@@ -75,7 +75,7 @@ def has_key_facts(question: GoldenQuestion, text: str) -> bool:
 
 
 def quotes_verbatim(answer: Answer, records: dict[str, Record]) -> bool:
-    """Whether every quote equals its record's text at its offsets, by comparison with the source documents."""
+    """Whether every quote equals the source document's text at its offsets."""
     return all(
         citation.record_id in records
         and records[citation.record_id].text[citation.start : citation.end] == citation.quote

@@ -25,7 +25,11 @@ def main(spec: dict[str, Any]) -> int:
     params.n_gpu_layers = 0
     model = binding.llama_model_load_from_file(os.fsencode(spec["model_path"]), params)
     context_params = binding.llama_context_default_params()
-    context_params.n_ctx, context_params.n_batch, context_params.n_ubatch = spec["n_ctx"], spec["n_batch"], spec["n_batch"]
+    context_params.n_ctx, context_params.n_batch, context_params.n_ubatch = (
+        spec["n_ctx"],
+        spec["n_batch"],
+        spec["n_batch"],
+    )
     context_params.n_threads = context_params.n_threads_batch = spec["n_threads"]
     context_params.flash_attn_type = binding.LLAMA_FLASH_ATTN_TYPE_ENABLED
     context = binding.llama_init_from_model(model, context_params)
@@ -43,7 +47,9 @@ def _run(binding: Any, model: Any, context: Any, sampler: Any, spec: dict[str, A
     binding.llama_memory_clear(binding.llama_get_memory(context), True)
     one = (binding.llama_token * 1)()
     for at in range(0, count, spec["n_batch"]):
-        part = (binding.llama_token * min(spec["n_batch"], count - at))(*tokens[at : min(count, at + spec["n_batch"])])
+        part = (binding.llama_token * min(spec["n_batch"], count - at))(
+            *tokens[at : min(count, at + spec["n_batch"])]
+        )
         binding.llama_decode(context, binding.llama_batch_get_one(part, len(part)))
     started = time.perf_counter()
     for _ in range(spec["n_tokens"]):

@@ -1,7 +1,7 @@
 """From the model's draft to claims that their citations carry.
 
-Invariant: every claim that leaves here is either verbatim evidence or passed the support check; what was dropped,
-moved or added is reported.
+Invariant: every claim that leaves here is either verbatim evidence or passed the support check; what was
+dropped, moved or added is reported.
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ def bind(
     best = evidence[0]
     if not kept:
         kept = _fallback(evidence, max_claims)
-        findings.append(_note("extractive_fallback", "the model's text was not supported; the best passages are quoted"))
+        findings.append(
+            _note("extractive_fallback", "the model's text was not supported; the best passages are quoted")
+        )
     elif all(draft.sentence.n != best.n for draft in kept):
         kept.insert(0, _Draft(best.text, best, 1.0))
-        findings.append(_note("evidence_added", "the best-matching passage was added in front of the model's choice"))
+        findings.append(
+            _note("evidence_added", "the best-matching passage was added in front of the model's choice")
+        )
     return _number(kept[:max_claims], findings)
 
 
@@ -79,9 +83,13 @@ def _check(
     best = max(evidence, key=lambda one: support(text, [one.text], question, idf))
     score = support(text, [best.text], question, idf)
     if score >= min_support:
-        findings.append(_note("citation_corrected", f"a sentence citing [{number}] is carried by another passage"))
+        findings.append(
+            _note("citation_corrected", f"a sentence citing [{number}] is carried by another passage")
+        )
         return _Draft(text, best, score)
-    findings.append(_note("claim_unsupported", f"a sentence was removed, its support was {score:.2f}: {text[:160]}"))
+    findings.append(
+        _note("claim_unsupported", f"a sentence was removed, its support was {score:.2f}: {text[:160]}")
+    )
     return None
 
 
@@ -119,4 +127,4 @@ def cite(n: int, sentence: EvidenceSentence) -> Citation:
 
 def _note(code: str, message: str) -> Finding:
     severity = "warning" if code in ("claim_unsupported", "citation_unknown") else "info"
-    return Finding(code=code, severity=severity, message=message)  # type: ignore[arg-type]
+    return Finding(code=code, severity=severity, message=message)

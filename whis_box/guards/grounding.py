@@ -14,19 +14,23 @@ from whis_box.knowledge.terms import STOP_WORDS, terms, tokens
 from whis_box.schemas import Citation, Record
 
 _NEGATION = re.compile(
-    r"\b(?:not|no|never|none|neither|nor|without|cannot|unless|except|only|n't|rarely|instead)\b|n't\b", re.IGNORECASE
+    r"\b(?:not|no|never|none|neither|nor|without|cannot|unless|except|only|n't|rarely|instead)\b|n't\b",
+    re.IGNORECASE,
 )
 _CODE = re.compile(r"\d|[\\_$%]|\.[a-z]")
 # Words that join facts without adding one.
-_CONNECTIVES = frozenset("mean meaning contain include refer call name event log answer question".split())
+_CONNECTIVES = frozenset(
+    ["mean", "meaning", "contain", "include", "refer", "call", "name", "event", "log", "answer", "question"]
+)
 
 
 def support(claim: str, cited: Sequence[str], question: str, idf: Mapping[str, float]) -> float:
     """How far `cited` carry `claim`, 0..1.
 
-    1.0 when one cited sentence holds all of the claim's content words in the same order, which is what shortening a
-    sentence gives. Words out of order, or from several sentences, earn at most 0.5: a small model recombines true
-    words into false statements. A code or number from nowhere, or a changed negation, gives 0.
+    1.0 when one cited sentence holds all of the claim's content words in the same order, which is what
+    shortening a sentence gives. Words out of order, or from several sentences, earn at most 0.5: a small
+    model recombines true words into false statements. A code or number from nowhere, or a changed negation,
+    gives 0.
     """
     wanted = [term for term in terms(claim) if term not in _CONNECTIVES]
     if not wanted or not cited:

@@ -34,7 +34,11 @@ def build_if_needed(
     if known is not None:
         return known, False
     summary = build_index(source, out, embedder, embedder_sha256, rag, progress)
-    fields = {"inputs": inputs, "sha256": file_sha256(out), "counts": [summary.n_records, summary.n_chunks, summary.n_sentences]}
+    fields = {
+        "inputs": inputs,
+        "sha256": file_sha256(out),
+        "counts": [summary.n_records, summary.n_chunks, summary.n_sentences],
+    }
     try:
         beside = note.with_name(f".{note.name}.{os.getpid()}")
         beside.write_text(json.dumps(fields))

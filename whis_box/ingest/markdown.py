@@ -52,7 +52,9 @@ def read_document(path: Path, root: Path) -> Record:
         raise InputError(f"{path}: not UTF-8 at byte {cause.start}; save it as UTF-8") from None
     header, body = _split(path, unicodedata.normalize("NFC", text))
     if header.license not in LICENSES:
-        raise InputError(f"{path}: license {header.license!r} is not one of {sorted(LICENSES)}; it may not be indexed")
+        raise InputError(
+            f"{path}: license {header.license!r} is not one of {sorted(LICENSES)}; it may not be indexed"
+        )
     return Record(
         id=header.id,
         source=Source(

@@ -1,7 +1,7 @@
 """From a folder of documents to an index, in one pass.
 
-Invariant: every document is read and checked before the index is touched; one bad document stops the build with all
-complaints listed, so an index never misses a document silently.
+Invariant: every document is read and checked before the index is touched; one bad document stops the build
+with all complaints listed, so an index never misses a document silently.
 """
 
 from __future__ import annotations
@@ -49,15 +49,18 @@ def read_folder(folder: Path) -> list[Record]:
             complaints.append(str(error))
             continue
         if record.id in records:
-            complaints.append(f"{path}: id {record.id!r} is also that of {records[record.id].source.uri}; rename one")
+            complaints.append(
+                f"{path}: id {record.id!r} is also that of {records[record.id].source.uri}; rename one"
+            )
         records[record.id] = record
     if complaints:
         raise InputError("\n".join(complaints))
     return list(records.values())
 
 
-def build_index(folder: Path, path: Path, embedder: Embedder, embedder_sha256: str, rag: RagConfig,
-                progress: Progress) -> IndexSummary:
+def build_index(
+    folder: Path, path: Path, embedder: Embedder, embedder_sha256: str, rag: RagConfig, progress: Progress
+) -> IndexSummary:
     """Index every document of `folder` into `path`; `progress` gets (done, total, record id).
 
     Raises: as `read_folder`; StorageError when the disk is full or not writable.
@@ -72,7 +75,9 @@ def build_index(folder: Path, path: Path, embedder: Embedder, embedder_sha256: s
 
 def inputs_sha256(folder: Path, embedder_sha256: str, rag: RagConfig) -> str:
     """Digest of everything an index depends on; equal digests mean that a rebuild would change nothing."""
-    digest = hashlib.sha256(f"{embedder_sha256}\n{rag.chunking.model_dump_json()}\n{rag.embedder_dim}\n".encode())
+    digest = hashlib.sha256(
+        f"{embedder_sha256}\n{rag.chunking.model_dump_json()}\n{rag.embedder_dim}\n".encode()
+    )
     for path in sorted(folder.rglob("*.md")):
         digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())

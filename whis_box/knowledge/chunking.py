@@ -1,7 +1,7 @@
 """Records to chunks: one section of a document each, cut at sentence ends when it is too long.
 
-Invariant: `record.text[chunk.start:chunk.end] == chunk.text`, and no sentence is split over two chunks unless it is
-longer than the limit itself.
+Invariant: `record.text[chunk.start:chunk.end] == chunk.text`, and no sentence is split over two chunks
+unless it is longer than the limit itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def embedding_text(title: str, chunk: Chunk) -> str:
     return f"{' > '.join([title, *chunk.heading_path])}\n{chunk.text}"
 
 
-def _pack(text: str, spans: list[Span], max_tokens: int, count_tokens: Callable[[str], int]) -> list[list[Span]]:
+def _pack(
+    text: str, spans: list[Span], max_tokens: int, count_tokens: Callable[[str], int]
+) -> list[list[Span]]:
     packs: list[list[Span]] = []
     used = 0
     for span in spans:
@@ -74,7 +76,9 @@ def _chunk(
             technique_ids=list(dict.fromkeys([*techniques, *claimed])),
             cve_ids=[identifier.value for identifier in found if identifier.kind == "cve"],
             event_ids=[identifier.value for identifier in found if identifier.kind == "event"],
-            platforms=[label.removeprefix("platform:") for label in record.labels if label.startswith("platform:")],
+            platforms=[
+                label.removeprefix("platform:") for label in record.labels if label.startswith("platform:")
+            ],
             license=record.license,
             tlp=record.tlp,
         ),

@@ -49,7 +49,9 @@ class Embedder:
         self._counter.no_truncation()
         self._counter.no_padding()
         if self.embed(["probe"]).shape != (1, dim):
-            raise VerificationError(f"{folder}: the embedder does not give {dim} dimensions, as configs/rag.yaml says")
+            raise VerificationError(
+                f"{folder}: the embedder does not give {dim} dimensions, as configs/rag.yaml says"
+            )
 
     def embed(self, texts: Iterable[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (n, dim) float32, in the order of `texts`."""
@@ -77,7 +79,9 @@ def _check_files(folder: Path) -> None:
         try:
             json.loads((folder / name).read_bytes())
         except ValueError as cause:
-            raise VerificationError(f"{folder / name}: not valid JSON ({cause}); copy the box again") from None
+            raise VerificationError(
+                f"{folder / name}: not valid JSON ({cause}); copy the box again"
+            ) from None
 
 
 def _load(folder: Path, dim: int, n_threads: int) -> TextEmbedding:
@@ -92,7 +96,13 @@ def _load(folder: Path, dim: int, n_threads: int) -> TextEmbedding:
         )
     try:
         return TextEmbedding(
-            _NAME, specific_model_path=str(folder), threads=n_threads, providers=["CPUExecutionProvider"]
+            _NAME,
+            cache_dir=str(folder),  # else an empty cache folder is made in the temporary directory
+            specific_model_path=str(folder),
+            threads=n_threads,
+            providers=["CPUExecutionProvider"],
         )
     except _LOAD_ERRORS as cause:
-        raise VerificationError(f"{folder}: the embedder does not load ({cause}); copy the box again") from cause
+        raise VerificationError(
+            f"{folder}: the embedder does not load ({cause}); copy the box again"
+        ) from cause

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from whis_box.config import AbstainConfig, EvidenceConfig
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.retriever import Query, Retriever, ScoredChunk
-from whis_box.knowledge.store import placeholders
+from whis_box.knowledge.store import fetch, placeholders
 from whis_box.knowledge.terms import terms
 from whis_box.schemas import Hit
 
@@ -89,9 +89,11 @@ class EvidenceSelector:
 
     def sentences_of(self, record_id: str) -> list[EvidenceSentence]:
         """Every sentence of one record in reading order, without scores."""
-        rows = self._retriever.connection.execute(
-            "select rowid from chunks where record_id = ? order by rowid", (record_id,)
-        ).fetchall()
+        rows = fetch(
+            self._retriever.connection,
+            "select rowid from chunks where record_id = ? order by rowid",
+            (record_id,),
+        )
         text = self._retriever.record(record_id).text
         found = []
         for (rowid,) in rows:
@@ -102,17 +104,26 @@ class EvidenceSelector:
 
     def idf(self, wanted: set[str]) -> dict[str, float]:
         """Smoothed inverse document frequency of each term; unknown terms weigh most."""
-        rows = self._retriever.connection.execute(
-            f"select term, n_chunks from terms where term in ({placeholders(wanted)})", tuple(wanted)
-        ).fetchall()
+        rows = fetch(
+            self._retriever.connection,
+            f"select term, n_chunks from terms where term in ({placeholders(wanted)})",
+            tuple(wanted),
+        )
         counts = {str(term): int(count) for term, count in rows}
         total = self._retriever.n_chunks
         return {term: math.log(1.0 + (total + 0.5) / (counts.get(term, 0) + 0.5)) for term in wanted}
 
+    def rarity(self, wanted: set[str]) -> dict[str, float]:
+        """`idf` as a share of an unknown term's, so that it means the same in a small and a large index."""
+        highest = math.log(1.0 + (self._retriever.n_chunks + 0.5) / 0.5)
+        return {term: weight / highest for term, weight in self.idf(wanted).items()}
+
     def known(self, wanted: set[str]) -> set[str]:
         """Those of `wanted` that occur in the index."""
-        rows = self._retriever.connection.execute(
-            f"select term from terms where term in ({placeholders(wanted)})", tuple(wanted)
+        rows = fetch(
+            self._retriever.connection,
+            f"select term from terms where term in ({placeholders(wanted)})",
+            tuple(wanted),
         )
         return {str(term) for (term,) in rows}
 
@@ -147,13 +158,16 @@ class EvidenceSelector:
         return sum(weight * value for weight, value in zip(weights, features, strict=True))
 
     def _spans(self, hit: Hit) -> list[tuple[int, int, str, NDArray[np.float32]]]:
-        rows = self._retriever.connection.execute(
-            "select s.start, s.end, s.kind, v.embedding from sentences s join chunks c on c.rowid = s.chunk_rowid "
+        rows = fetch(
+            self._retriever.connection,
+            "select s.start, s.end, s.kind, v.embedding "
+            "from sentences s join chunks c on c.rowid = s.chunk_rowid "
             "join sentence_vectors v on v.rowid = s.rowid where c.id = ? order by s.rowid",
             (hit.chunk.id,),
         )
         return [
-            (int(start), int(end), str(kind), np.frombuffer(blob, dtype=np.float32)) for start, end, kind, blob in rows
+            (int(start), int(end), str(kind), np.frombuffer(blob, dtype=np.float32))
+            for start, end, kind, blob in rows
         ]
 
     def _within_budget(self, candidates: list[EvidenceSentence]) -> list[EvidenceSentence]:
@@ -163,7 +177,9 @@ class EvidenceSelector:
             cost = max(1, len(candidate.text) // 4)  # about four characters a token in English
             if len(chosen) == self._config.max_sentences:
                 break
-            if used + cost <= self._config.max_tokens and all(candidate.sha256 != one.sha256 for one in chosen):
+            if used + cost <= self._config.max_tokens and all(
+                candidate.sha256 != one.sha256 for one in chosen
+            ):
                 chosen.append(replace(candidate, n=len(chosen) + 1))
                 used += cost
         return chosen
@@ -185,9 +201,11 @@ class EvidenceSelector:
         return replace(relevance, probability=_probability(relevance, self._abstain))
 
     def _chunk_vector(self, hit: Hit) -> NDArray[np.float32]:
-        row = self._retriever.connection.execute(
-            "select v.embedding from chunk_vectors v join chunks c on c.rowid = v.rowid where c.id = ?", (hit.chunk.id,)
-        ).fetchone()
+        [row] = fetch(
+            self._retriever.connection,
+            "select v.embedding from chunk_vectors v join chunks c on c.rowid = v.rowid where c.id = ?",
+            (hit.chunk.id,),
+        )
         return np.frombuffer(row[0], dtype=np.float32)
 
 
@@ -195,7 +213,9 @@ def _sentence(
     hit: Hit, record_text: str, start: int, end: int, kind: str, score: float, features: Features
 ) -> EvidenceSentence:
     text = record_text[start:end]
-    return EvidenceSentence(0, hit, text, kind, start, end, hashlib.sha256(text.encode()).hexdigest(), score, features)
+    return EvidenceSentence(
+        0, hit, text, kind, start, end, hashlib.sha256(text.encode()).hexdigest(), score, features
+    )
 
 
 def coverage(weights: dict[str, float], present: set[str]) -> float:

@@ -30,10 +30,13 @@ _PATTERNS: dict[IdentifierKind, re.Pattern[str]] = {
 }
 _MORE = r"((?:\s*(?:,|/|and|or|&|to)\s*(?:and\s+|or\s+)?\d{1,5}\b)*)"
 _SYSMON_EVENT = re.compile(
-    r"\bsysmon(?:\W{1,3}operational)?(?:'s)?\s+(?:event(?:s)?\s*)?(?:ids?\s*|code\s*)?[:=#]?\s*(\d{1,3})\b" + _MORE, re.IGNORECASE
+    r"\bsysmon(?:\W{1,3}operational)?(?:'s)?\s+(?:event(?:s)?\s*)?(?:ids?\s*|code\s*)?[:=#]?\s*(\d{1,3})\b"
+    + _MORE,
+    re.IGNORECASE,
 )
 _EVENT = re.compile(
-    r"\b(?:event(?:s)?(?:[\s_]*(?:ids?|codes?))?|eid|eventid)\s*[:=#]?\s*[`\"']?(\d{2,5})\b" + _MORE, re.IGNORECASE
+    r"\b(?:event(?:s)?(?:[\s_]*(?:ids?|codes?))?|eid|eventid)\s*[:=#]?\s*[`\"']?(\d{2,5})\b" + _MORE,
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d{1,5}")
 _BARE_NUMBER = re.compile(r"(?<![\w.-])\d{3,5}(?![\w.-]*\w)")

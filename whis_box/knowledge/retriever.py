@@ -1,7 +1,7 @@
 """Hybrid search: exact identifiers, two full-text lists and two dense lists, fused by rank.
 
-Invariant: a list that is empty adds nothing; the order of equal scores is the order of the index, so a query always
-gives the same hits.
+Invariant: a list that is empty adds nothing; the order of equal scores is the order of the index, so a
+query always gives the same hits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from whis_box.errors import VerificationError
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.embedder import Embedder
 from whis_box.knowledge.identifiers import Identifier
-from whis_box.knowledge.store import connect, index_error, placeholders, read_meta
+from whis_box.knowledge.store import connect, fetch, index_error, placeholders, read_meta
 from whis_box.knowledge.terms import STOP_WORDS, tokens
 from whis_box.schemas import Chunk, Hit, Record
 
@@ -54,14 +54,15 @@ class Retriever:
     def __init__(self, path: Path, embedder: Embedder, embedder_sha256: str, config: RetrieverConfig) -> None:
         """Open the index.
 
-        Raises: NotReadyError, VerificationError if it is damaged or was made by another embedder; StorageError.
+        Raises: NotReadyError, VerificationError if it is damaged or was made by another embedder;
+        StorageError.
         """
         self.path, self._embedder, self._config = path, embedder, config
         self.connection = connect(path)
         self.meta = read_meta(self.connection, path)
         if self.meta["embedder_sha256"] != embedder_sha256:
             raise VerificationError(
-                f"{path}: the index was made by embedder {str(self.meta['embedder_sha256'])[:12]}, but the box holds "
+                f"{path}: made by embedder {str(self.meta['embedder_sha256'])[:12]}, but the box holds "
                 f"{embedder_sha256[:12]}; run `whis index build` with this embedder"
             )
         self.n_chunks = int(self.meta["n_chunks"])
@@ -109,7 +110,7 @@ class Retriever:
 
     def hit(self, scored: ScoredChunk) -> Hit:
         """Load one candidate."""
-        row = self.connection.execute("select title, body from chunks where rowid = ?", (scored.rowid,)).fetchone()
+        [row] = fetch(self.connection, "select title, body from chunks where rowid = ?", (scored.rowid,))
         chunk = Chunk.model_validate_json(row[1])
         return Hit(chunk=chunk, title=row[0], score=scored.score, found_by=scored.found_by)
 
@@ -118,16 +119,16 @@ class Retriever:
 
         Raises: VerificationError if the index does not hold it.
         """
-        row = self.connection.execute("select body from records where id = ?", (record_id,)).fetchone()
-        if row is None:
-            raise VerificationError(f"{self.path}: record {record_id} is cited but not stored; build the index again")
-        return Record.model_validate_json(row[0])
+        rows = fetch(self.connection, "select body from records where id = ?", (record_id,))
+        if not rows:
+            raise VerificationError(
+                f"{self.path}: record {record_id} is cited but not stored; build the index again"
+            )
+        return Record.model_validate_json(rows[0][0])
 
     def _holds(self, identifier: Identifier) -> bool:
-        row = self.connection.execute(
-            "select 1 from identifiers where kind = ? and value = ? limit 1", (identifier.kind, identifier.value)
-        ).fetchone()
-        return row is not None
+        sql = "select 1 from identifiers where kind = ? and value = ? limit 1"
+        return bool(fetch(self.connection, sql, (identifier.kind, identifier.value)))
 
     def _by_identifier(self, query: Query) -> list[int]:
         """Chunks that hold the question's identifiers: documents about them first, then the rest by words."""
@@ -136,20 +137,22 @@ class Retriever:
         if not wanted:
             return []
         pairs = placeholders(wanted).replace("?", "(?, ?)")
-        rows = self.connection.execute(
+        rows = fetch(
+            self.connection,
             "select chunk_rowid, sum(1 + 2 * is_topic) from identifiers "
             f"where (kind, value) in (values {pairs}) group by chunk_rowid",
             [part for one in wanted for part in (one.kind, one.value)],
-        ).fetchall()
+        )
         return self._order_by_words(query, {int(rowid): int(weight) for rowid, weight in rows})
 
     def _order_by_words(self, query: Query, weights: dict[int, int]) -> list[int]:
         """Best weight first; within one weight by dense similarity to the question."""
-        rows = self.connection.execute(
+        rows = fetch(
+            self.connection,
             f"select rowid, vec_distance_cosine(embedding, ?) from chunk_vectors "
             f"where rowid in ({placeholders(weights)})",
             (query.vector.tobytes(), *weights),
-        ).fetchall()
+        )
         distance = {int(rowid): float(value) for rowid, value in rows}
         order = sorted(weights, key=lambda rowid: (-weights[rowid], distance[rowid], rowid))
         return order[: self._config.candidates]
@@ -169,15 +172,19 @@ class Retriever:
             return []
         expression = " OR ".join('"' + word.replace('"', '""') + '"' for word in unique)
         config = self._config
-        weights = f", {config.bm25_title}, {config.bm25_heading}, {config.bm25_body}" if table == "prose" else ""
-        rows = self.connection.execute(
+        weights = (
+            f", {config.bm25_title}, {config.bm25_heading}, {config.bm25_body}" if table == "prose" else ""
+        )
+        rows = fetch(
+            self.connection,
             f"select rowid from {table} where {table} match ? order by bm25({table}{weights}), rowid limit ?",
             (expression, config.candidates),
         )
         return [int(rowid) for (rowid,) in rows]
 
     def _by_chunk_vector(self, vector: NDArray[np.float32]) -> list[int]:
-        rows = self.connection.execute(
+        rows = fetch(
+            self.connection,
             "select rowid from chunk_vectors where embedding match ? and k = ? order by distance",
             (vector.tobytes(), self._config.candidates),
         )
@@ -185,7 +192,8 @@ class Retriever:
 
     def _by_sentence_vector(self, vector: NDArray[np.float32]) -> list[int]:
         """Chunks in the order of their best sentence."""
-        rows = self.connection.execute(
+        rows = fetch(
+            self.connection,
             "select s.chunk_rowid from sentence_vectors v join sentences s on s.rowid = v.rowid "
             "where v.embedding match ? and v.k = ? order by v.distance",
             (vector.tobytes(), self._config.candidates),

@@ -14,9 +14,11 @@ SpanKind = Literal["sentence", "code"]
 _HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _LIST_MARKER = re.compile(r"^[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+")
 _FENCE = re.compile(r"^[ \t]*(```|~~~)")
-# A full stop ends a sentence before white space and something that can start one; file names and versions do not.
+# A full stop ends a sentence before white space and a possible start; in file names it does not.
 _SENTENCE_END = re.compile(r"[.!?][\"')\]`]*(?=\s+[\"'(\[`]*[A-Z0-9%$\\<])")
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no|fig|inc|ltd|mr|mrs|dr|st)|\b[A-Z])\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|approx|no|fig|inc|ltd|mr|mrs|dr|st)|\b[A-Z])\.$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Block:
 
 
 def split_blocks(text: str) -> list[Block]:
-    """Blocks of a Markdown text, one per heading that has content; text before any heading has an empty path."""
+    """Blocks of a Markdown text, one per heading with content; text before any heading has an empty path."""
     blocks: list[Block] = []
     path: list[tuple[int, str]] = []
     spans: list[Span] = []

@@ -1,7 +1,7 @@
 """The index: records, chunks, sentences, identifiers, full text and vectors in one SQLite file.
 
-Invariant: an index is written beside its place and renamed when it is complete, so a reader sees the old one or the
-new one; it names the embedder that made it, and another embedder is refused.
+Invariant: an index is written beside its place and renamed when it is complete, so a reader sees the old
+one or the new one; it names the embedder that made it, and another embedder is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import apsw
 import numpy as np
@@ -37,10 +38,13 @@ create table sentences (
     start integer not null, end integer not null
 );
 create index sentences_by_chunk on sentences (chunk_rowid);
-create table identifiers (kind text not null, value text not null, chunk_rowid integer not null, is_topic integer not null,
+create table identifiers (
+    kind text not null, value text not null, chunk_rowid integer not null, is_topic integer not null,
     primary key (kind, value, chunk_rowid)) without rowid;
 create table terms (term text primary key, n_chunks integer not null) without rowid;
-create virtual table prose using fts5 (title, heading, body, tokenize = 'porter unicode61 remove_diacritics 2');
+create virtual table prose using fts5 (
+    title, heading, body, tokenize = 'porter unicode61 remove_diacritics 2'
+);
 create virtual table exact using fts5 (body, tokenize = "unicode61 remove_diacritics 2 tokenchars '.-_'");
 """
 
@@ -54,8 +58,10 @@ def connect(path: Path, writable: bool = False) -> apsw.Connection:
         raise NotReadyError(f"{path}: the index is missing; run `whis index build` or copy the box again")
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if writable else apsw.SQLITE_OPEN_READONLY
     try:
-        connection = apsw.Connection(os.fspath(path) if writable else f"{path.absolute().as_uri()}?immutable=1",
-                                     flags=flags | apsw.SQLITE_OPEN_URI)
+        connection = apsw.Connection(
+            os.fspath(path) if writable else f"{path.absolute().as_uri()}?immutable=1",
+            flags=flags | apsw.SQLITE_OPEN_URI,
+        )
         connection.enable_load_extension(True)
         connection.load_extension(sqlite_vec.loadable_path())
         connection.enable_load_extension(False)
@@ -70,7 +76,9 @@ def index_error(path: Path, cause: apsw.Error) -> Exception:
     if isinstance(cause, apsw.FullError):
         return StorageError(f"{path}: the disk is full; free some space and run the command again")
     if isinstance(cause, apsw.CantOpenError | apsw.PermissionsError | apsw.ReadOnlyError):
-        return StorageError(f"{path}: cannot be opened ({cause}); check the owner and mode of the file and its folder")
+        return StorageError(
+            f"{path}: cannot be opened ({cause}); check the owner and mode of the file and its folder"
+        )
     if isinstance(cause, apsw.IOError):
         return StorageError(f"{path}: input/output error ({cause}); check the disk")
     return VerificationError(f"{path}: not a sound index ({cause}); build it again or copy the box again")
@@ -102,22 +110,32 @@ class IndexWriter:
         self._connection.execute("pragma page_size = 8192")
         self._connection.execute(_SCHEMA)
         for table in ("chunk_vectors", "sentence_vectors"):
-            self._connection.execute(f"create virtual table {table} using vec0 (embedding float[{self._dim}])")
+            self._connection.execute(
+                f"create virtual table {table} using vec0 (embedding float[{self._dim}])"
+            )
         self._connection.execute("begin")
 
     def add(
-        self, chunked: ChunkedRecord, chunk_vectors: NDArray[np.float32], sentence_vectors: NDArray[np.float32]
+        self,
+        chunked: ChunkedRecord,
+        chunk_vectors: NDArray[np.float32],
+        sentence_vectors: NDArray[np.float32],
     ) -> None:
         """Store one record with its chunks; vectors are (n_chunks, dim) and (n_spans of all chunks, dim).
 
         Raises: VerificationError if a vector is not finite; StorageError.
         """
         if not (np.isfinite(chunk_vectors).all() and np.isfinite(sentence_vectors).all()):
-            raise VerificationError(f"record {chunked.record.id}: the embedder gave a vector that is not finite")
+            raise VerificationError(
+                f"record {chunked.record.id}: the embedder gave a vector that is not finite"
+            )
         self._run(lambda: self._add(chunked, chunk_vectors, sentence_vectors))
 
     def _add(
-        self, chunked: ChunkedRecord, chunk_vectors: NDArray[np.float32], sentence_vectors: NDArray[np.float32]
+        self,
+        chunked: ChunkedRecord,
+        chunk_vectors: NDArray[np.float32],
+        sentence_vectors: NDArray[np.float32],
     ) -> None:
         record, execute = chunked.record, self._connection.execute
         execute("insert into records values (?, ?)", (record.id, record.model_dump_json()))
@@ -131,8 +149,10 @@ class IndexWriter:
                 "insert into chunks values (?, ?, ?, ?, ?)",
                 (rowid, chunk.id, record.id, record.title, chunk.model_dump_json()),
             )
-            execute("insert into prose (rowid, title, heading, body) values (?, ?, ?, ?)",
-                    (rowid, record.title, heading, chunk.text))
+            execute(
+                "insert into prose (rowid, title, heading, body) values (?, ?, ?, ?)",
+                (rowid, record.title, heading, chunk.text),
+            )
             whole = f"{record.title}\n{heading}\n{chunk.text}"
             execute("insert into exact (rowid, body) values (?, ?)", (rowid, whole))
             execute("insert into chunk_vectors (rowid, embedding) values (?, ?)", (rowid, vector.tobytes()))
@@ -140,14 +160,21 @@ class IndexWriter:
             self._add_identifiers(rowid, whole, record.title, chunk.meta.technique_ids)
             for span in spans:
                 self.n_sentences += 1
-                execute("insert into sentences values (?, ?, ?, ?, ?)",
-                        (self.n_sentences, rowid, span.kind, span.start, span.end))
-                execute("insert into sentence_vectors (rowid, embedding) values (?, ?)",
-                        (self.n_sentences, next(vectors_of_sentences).tobytes()))
+                execute(
+                    "insert into sentences values (?, ?, ?, ?, ?)",
+                    (self.n_sentences, rowid, span.kind, span.start, span.end),
+                )
+                execute(
+                    "insert into sentence_vectors (rowid, embedding) values (?, ?)",
+                    (self.n_sentences, next(vectors_of_sentences).tobytes()),
+                )
 
     def _add_identifiers(self, rowid: int, text: str, title: str, technique_ids: Sequence[str]) -> None:
         topics = set(identifiers.extract(title))
-        found = {*identifiers.extract(text), *(identifiers.Identifier("technique", value) for value in technique_ids)}
+        found = {
+            *identifiers.extract(text),
+            *(identifiers.Identifier("technique", value) for value in technique_ids),
+        }
         for identifier in sorted(found | {parent for one in found for parent in identifiers.parents(one)}):
             self._connection.execute(
                 "insert or ignore into identifiers values (?, ?, ?, ?)",
@@ -156,7 +183,9 @@ class IndexWriter:
 
     def _finish(self) -> None:
         execute = self._connection.execute
-        self._connection.executemany("insert into terms values (?, ?)", sorted(self._document_frequency.items()))
+        self._connection.executemany(
+            "insert into terms values (?, ?)", sorted(self._document_frequency.items())
+        )
         meta = {
             "schema_version": SCHEMA_VERSION,
             "embedder_sha256": self._embedder_sha256,
@@ -166,7 +195,9 @@ class IndexWriter:
             "n_sentences": self.n_sentences,
             "records_sha256": self._digest.hexdigest(),
         }
-        self._connection.executemany("insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
+        self._connection.executemany(
+            "insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
+        )
         for table in ("prose", "exact"):
             execute(f"insert into {table} ({table}) values ('optimize')")
         execute("commit")
@@ -205,7 +236,7 @@ def read_meta(connection: apsw.Connection, path: Path) -> dict[str, str | int]:
         raise index_error(path, cause) from cause
     if meta.get("schema_version") != SCHEMA_VERSION:
         raise VerificationError(
-            f"{path}: index version {meta.get('schema_version')} is not {SCHEMA_VERSION}; run `whis index build`"
+            f"{path}: version {meta.get('schema_version')} is not {SCHEMA_VERSION}; run `whis index build`"
         )
     return meta
 
@@ -236,6 +267,11 @@ def file_sha256(path: Path) -> str:
         raise NotReadyError(f"{path}: missing; run `make demo` or copy the box again") from None
     except OSError as cause:
         raise storage_error("read", path, cause) from cause
+
+
+def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of one query."""
+    return connection.execute(sql, values).fetchall()
 
 
 def placeholders(items: Iterable[object]) -> str:

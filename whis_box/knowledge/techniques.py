@@ -1,7 +1,7 @@
 """Which ATT&CK techniques an alert and a passage share evidence for.
 
-Invariant: a technique is proposed only if the alert's source claims it or a cited passage names both it and something
-distinctive that stands in the alert.
+Invariant: a technique is proposed only if the alert's source claims it or a cited passage names both it and
+something distinctive that stands in the alert.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import EvidenceSentence
 from whis_box.knowledge.terms import terms
 
-SATURATION = 14.0  # idf mass of about three rare shared terms
-MIN_TERM_IDF = 2.2  # a term in more than about a tenth of the chunks says nothing about a technique
+SATURATION = 2.2  # about three rare shared terms
+MIN_RARITY = 0.4  # a term in more than about a tenth of the chunks says nothing about a technique
 CLAIMED_SCORE = 0.9
 
 
@@ -52,7 +52,9 @@ class Catalogue:
                 continue
             fields = line.split("\t")
             if len(fields) != 4:
-                raise VerificationError(f"{path}: line {number}: {len(fields)} fields, not 4; copy the box again")
+                raise VerificationError(
+                    f"{path}: line {number}: {len(fields)} fields, not 4; copy the box again"
+                )
             self._names[fields[0]] = fields[1]
             self._tactics[fields[0]] = [one for one in fields[2].split(",") if one]
 
@@ -72,20 +74,26 @@ def match_techniques(
     alert_text: str,
     claimed: Iterable[str],
     sentences: Iterable[EvidenceSentence],
-    idf: Mapping[str, float],
+    rarity: Mapping[str, float],
     catalogue: Catalogue,
 ) -> list[TechniqueEvidence]:
-    """Techniques with evidence, strongest first; `idf` must hold the terms of `alert_text`."""
-    distinctive = {term for term in terms(alert_text) if idf.get(term, 0.0) >= MIN_TERM_IDF and len(term) > 2}
+    """Techniques with evidence, strongest first; `rarity` (0..1) must hold the terms of `alert_text`."""
+    distinctive = {
+        term for term in terms(alert_text) if rarity.get(term, 0.0) >= MIN_RARITY and len(term) > 2
+    }
     best: dict[str, TechniqueEvidence] = {}
     for technique_id in dict.fromkeys(claimed):
         if technique_id in catalogue:
             best[technique_id] = TechniqueEvidence(
-                technique_id, catalogue.name(technique_id), CLAIMED_SCORE, None, ("claimed by the alert's source",)
+                technique_id,
+                catalogue.name(technique_id),
+                CLAIMED_SCORE,
+                None,
+                ("claimed by the alert's source",),
             )
     for sentence in sentences:
         shared = sorted(distinctive & set(terms(sentence.text)))
-        mass = sum(idf[term] for term in shared)
+        mass = sum(rarity[term] for term in shared)
         score = 0.75 * min(1.0, mass / SATURATION) + 0.25 * sentence.features[0]
         for technique_id in _techniques_of(sentence):
             if not shared or technique_id not in catalogue:

@@ -15,16 +15,17 @@ _WORD = re.compile(r"[A-Za-z]+|\d+")
 _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _STEMMER = SnowballStemmer("english")
 
-STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be because been before being between both but by can could did
-    do does doing done during each either else even ever every few for from further get gets give given go goes got
-    had has have having he her here him his how i if in into is it its itself just kind know let like look make many
-    may me mean means might mine more most much must my near need no nor not now of off on once one only onto or other
-    our out over own per please same say see seen she should show shown so some such tell than that the their them
-    then there these they this those through thus to too under until up upon us use used uses using usually very want
-    was way we well went were what whats when where whether which while who whom whose why will with within without
-    would yes you your""".split()
-)
+_STOP_TEXT = """
+    a about after all also am an and any are as at be because been before being between both but by can
+    could did do does doing done during each either else even ever every few for from further get gets
+    give given go goes got had has have having he her here him his how i if in into is it its itself just
+    kind know let like look make many may me mean means might mine more most much must my near need no nor
+    not now of off on once one only onto or other our out over own per please same say see seen she should
+    show shown so some such tell than that the their them then there these they this those through thus to
+    too under until up upon us use used uses using usually very want was way we well went were what whats
+    when where whether which while who whom whose why will with within without would yes you your
+"""
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 
 def tokens(text: str) -> list[str]:
