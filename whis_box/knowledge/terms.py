@@ -12,6 +12,7 @@ from py_rust_stemmers import SnowballStemmer
 
 _TOKEN = re.compile(r"[A-Za-z0-9$%][A-Za-z0-9$%_.:\\/-]*[A-Za-z0-9$%]|[A-Za-z0-9]")
 _WORD = re.compile(r"[A-Za-z]+|\d+")
+_SEPARATOR = re.compile(r"[\\/]")
 _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _STEMMER = SnowballStemmer("english")
 
@@ -42,6 +43,8 @@ def terms(text: str) -> list[str]:
                 found.append(stem(token))
             continue
         found.append(token)
+        segments = [segment for segment in _SEPARATOR.split(token) if segment and segment != token]
+        found.extend(segment for segment in segments if not _PLAIN.fullmatch(segment))
         parts = [part for part in _WORD.findall(token) if part != token]
         found.extend(stem(part) for part in parts if len(part) > 1 and part not in STOP_WORDS)
     return found
