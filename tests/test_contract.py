@@ -1,0 +1,147 @@
+"""What holds for the whole tree: import order, layout, configs, and what a running box must not import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from whis_box.config import BoxConfig, ModelConfig, RagConfig, Section, load_config
+from whis_box.errors import ConfigError, NotReadyError
+from whis_box.paths import repository_root
+
+ROOT = repository_root()
+# Left never imports right; parts of one tier do not import each other, but for the exceptions below.
+TIERS = [
+    {"errors", "paths"},
+    {"schemas"},
+    {"config"},
+    {"prompts", "engine", "knowledge", "guards", "audit"},
+    {"ingest", "rollout"},
+    {"copilot"},
+    {"server", "evaluation", "box", "doctor", "show"},
+    {"cli"},
+]
+WITHIN_A_TIER = {
+    ("show", "doctor"),
+    ("guards", "knowledge"),
+    ("doctor", "box"),
+    ("evaluation", "box"),
+    ("evaluation", "show"),
+}
+ALLOWED = {"convert": {"errors", "schemas", "config", "prompts", "engine"}}
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(top package, second part) of every import in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "whis_box" else node.module
+                for alias in node.names
+            ]
+        for name in names:
+            yield name.split(".")[0], (name.split(".") + [""])[1]
+
+
+def tier_of(part: str) -> int:
+    return next(number for number, tier in enumerate(TIERS) if part in tier)
+
+
+def test_the_import_order_of_the_design_holds() -> None:
+    wrong = []
+    for path in (ROOT / "whis_box").rglob("*.py"):
+        own = path.relative_to(ROOT / "whis_box").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for top, part in imports(path):
+            if top in {"convert", "train", "tui", "tests"}:
+                wrong.append(f"{path.name} imports {top}")
+            if top == "whis_box" and part and not part.startswith("_") and part != own:
+                same = tier_of(part) == tier_of(own) and (own, part) not in WITHIN_A_TIER
+                if tier_of(part) > tier_of(own) or same:
+                    wrong.append(f"{own} ({path.name}) imports {part}")
+    assert not wrong
+
+
+def test_the_build_half_imports_only_what_it_may() -> None:
+    for folder, allowed in ALLOWED.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = {part for top, part in imports(path) if top == "whis_box"}
+            assert parts <= allowed, f"{path}: {parts - allowed}"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("box", BoxConfig), ("rag", RagConfig), ("model.whis", ModelConfig)]
+)
+def test_every_key_stands_in_its_file_with_a_comment_above(name: str, kind: type[Section]) -> None:
+    path = ROOT / "configs" / f"{name}.yaml"
+    loaded = load_config(path, kind)
+    assert loaded.model_dump(mode="json") == yaml.safe_load(path.read_text())
+    lines = path.read_text().splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        assert line.strip().startswith("#") or above.strip().startswith("#"), (
+            f"{path}: no comment above {line!r}"
+        )
+
+
+def test_all_config_mistakes_are_reported_together(tmp_path: Path) -> None:
+    path = tmp_path / "rag.yaml"
+    path.write_text("retriever: {top_k: 0, typo: 1}\nevidence: {max_sentences: many}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, RagConfig)
+    message = str(caught.value)
+    assert all(
+        part in message
+        for part in ("rag.yaml: retriever.top_k is 0", "retriever.typo", "evidence.max_sentences")
+    )
+
+
+@pytest.mark.parametrize("text", ["[1]", "a: b: c", "\t"])
+def test_a_config_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load_config(tmp_path / "c.yaml", BoxConfig)
+    with pytest.raises(NotReadyError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml", BoxConfig)
+
+
+def test_a_running_box_needs_no_training_or_evaluation_library() -> None:
+    program = (
+        "import sys, whis_box.cli, whis_box.box.opening, whis_box.doctor; "
+        "bad = {'torch', 'transformers', 'peft', 'ragas', 'mlflow', 'presidio_analyzer', 'onnx', 'llama_cpp', 'pytest'}; "
+        "sys.exit(f'imported: {sorted(bad & set(sys.modules))}' if bad & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_program_itself_switches_the_model_hub_off() -> None:
+    program = "import os; os.environ.pop('HF_HUB_OFFLINE', None); import whis_box; print(os.environ['HF_HUB_OFFLINE'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "1"
+
+
+def test_only_the_two_agreed_places_catch_everything() -> None:
+    allowed = {"whis_box/server/app.py", "tui/app.py"}
+    for folder in ("whis_box", "convert", "train", "tui"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ExceptHandler):
+                    name = getattr(node.type, "id", None)
+                    broad = node.type is None or name in ("Exception", "BaseException")
+                    assert not broad or str(path.relative_to(ROOT)) in allowed, f"{path}:{node.lineno}"
+
+
+def test_tracked_files_stay_small() -> None:
+    done = subprocess.run(["git", "ls-files", "-z"], capture_output=True, cwd=ROOT, check=True)
+    paths = [ROOT / name for name in done.stdout.decode().split("\0") if name]
+    assert sum(path.stat().st_size for path in paths if path.is_file()) < 80_000_000
