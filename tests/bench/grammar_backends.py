@@ -2,8 +2,9 @@
 
     python -m tests.bench.grammar_backends [--box DIR] [--runs N]
 
-The same prompts, the same language, the same model in one process, in turn. "check first" asks the automaton about the
-greedy token and masks the whole vocabulary only when it is refused; "mask always" masks before every choice.
+The same prompts, the same language, the same model in one process, in turn. "check first" asks the
+automaton about the greedy token and masks the whole vocabulary only when it is refused; "mask always" masks
+before every choice.
 """
 
 from __future__ import annotations

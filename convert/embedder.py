@@ -1,0 +1,155 @@
+"""Export the sentence embedder to a folder that fastembed loads without a network.
+
+    python -m convert.embedder                 writes build/embedder/
+
+numpy and onnx are enough; int8 with `reduce_range`, because without it CPUs that lack VNNI saturate.
+Invariant: the export is refused unless fp32 reproduces the model card's example and int8 stays close to fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from convert.bert_onnx import BertGraph
+from convert.fetch import fetch
+from convert.lock import ModelEntry, read_lock
+from convert.products import BUILD_DIR, file_sha256, make_product, written_beside
+from whis_box.errors import VerificationError, WhisError
+
+CODE_VERSION = "1"
+OUTPUT = BUILD_DIR / "embedder"
+SMALL_FILES = ("config.json", "special_tokens_map.json", "tokenizer.json")
+# Source: the model card's usage example of sentence-transformers/all-MiniLM-L6-v2.
+CARD_PAIR = ("This is an example sentence", "Each sentence is converted")
+PARITY_TEXTS = tuple(
+    f"{subject} {what}"
+    for subject in (
+        "Event 4625",
+        "PowerShell",
+        "The attacker",
+        "A scheduled task",
+        "The mail gateway",
+        "LSASS memory",
+    )
+    for what in (
+        "was seen on the domain controller at night.",
+        "points to technique T1059.001 and needs review.",
+        "is logged with the source address and the user name.",
+        "was started by winword.exe from a temporary folder.",
+        "can be benign when backup software runs.",
+    )
+)
+MIN_INT8_COSINE = 0.98
+
+
+def main() -> int:
+    """Export the default embedder."""
+    logging.getLogger().setLevel(logging.ERROR)  # the quantizer advises a step that changes nothing here
+    try:
+        lock = read_lock()
+        made = make_embedder(lock.entry(lock.default_embedder))
+        model = OUTPUT / "model.onnx"
+        print(f"{model} {file_sha256(model)}{'' if made else ' (unchanged)'}")
+    except WhisError as error:
+        print(f"convert.embedder: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def make_embedder(entry: ModelEntry) -> bool:
+    """build/embedder from one embedder of the lock; False if it is current.
+
+    Raises: VerificationError for the source or when parity fails; StorageError.
+    """
+    folder = fetch(entry)[0].parent
+    inputs = {wanted.name: wanted.sha256 for wanted in entry.files} | {
+        "code": CODE_VERSION,
+        "n_ctx": str(entry.n_ctx),
+    }
+    outputs = [OUTPUT / name for name in ("model.onnx", "tokenizer_config.json", *SMALL_FILES)]
+    return make_product("embedder", inputs, outputs, lambda: export(folder, OUTPUT, entry.n_ctx))
+
+
+def export(source: Path, target: Path, max_tokens: int) -> None:
+    """Write the fastembed folder.
+
+    Raises: VerificationError when parity fails; StorageError.
+    """
+    print("exporting the embedder to ONNX, int8", file=sys.stderr, flush=True)
+    config = json.loads((source / "config.json").read_text())
+    model = BertGraph(load_file(source / "model.safetensors"), config).build()
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32, int8 = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
+        onnx.save(model, fp32)
+        quantize_dynamic(
+            fp32,
+            int8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            op_types_to_quantize=["MatMul", "Gather"],
+        )
+        check_parity(fp32, int8, source / "tokenizer.json")
+        with written_beside(target / "model.onnx") as beside:
+            beside.write_bytes(int8.read_bytes())
+    for name in SMALL_FILES:
+        with written_beside(target / name) as beside:
+            beside.write_bytes((source / name).read_bytes())
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    with written_beside(target / "tokenizer_config.json") as beside:
+        # fastembed cuts at this length; 256 is what the model was tuned for, and it bounds the cost.
+        beside.write_text(json.dumps(settings | {"model_max_length": max_tokens}, indent=2))
+
+
+def check_parity(fp32: Path, int8: Path, tokenizer: Path) -> None:
+    """Compare the two models and print what was found.
+
+    Raises: VerificationError.
+    """
+    exact, rounded = embed(fp32, tokenizer, PARITY_TEXTS), embed(int8, tokenizer, PARITY_TEXTS)
+    cosines = (exact * rounded).sum(axis=1)
+    first, second = embed(fp32, tokenizer, CARD_PAIR)
+    print(
+        f"embedder: int8 against fp32, cosine mean {cosines.mean():.4f}, least {cosines.min():.4f} "
+        f"over {len(PARITY_TEXTS)} sentences; example pair {float(first @ second):.4f}",
+        file=sys.stderr,
+    )
+    if cosines.mean() < MIN_INT8_COSINE:
+        raise VerificationError(
+            f"the int8 embedder differs from fp32: cosine {cosines.mean():.4f} < {MIN_INT8_COSINE}"
+        )
+
+
+def embed(model: Path, tokenizer: Path, texts: tuple[str, ...]) -> NDArray[np.float32]:
+    """Mean-pooled unit vectors (n, dim), without fastembed: the reference for its results."""
+    encoder = Tokenizer.from_file(str(tokenizer))
+    encoder.enable_padding()
+    encoder.enable_truncation(256)
+    encoded = encoder.encode_batch(list(texts))
+    mask = np.array([one.attention_mask for one in encoded], dtype=np.int64)
+    feeds = {
+        "input_ids": np.array([one.ids for one in encoded], dtype=np.int64),
+        "attention_mask": mask,
+        "token_type_ids": np.zeros_like(mask),
+    }
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    [hidden] = session.run(None, feeds)  # (B, T, H)
+    kept = mask[:, :, None]
+    pooled = (hidden * kept).sum(axis=1) / kept.sum(axis=1)
+    return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), dtype=np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
