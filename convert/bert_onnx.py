@@ -43,7 +43,7 @@ class BertGraph:
         self._constants: dict[str, Any] = {}
 
     def build(self) -> Any:
-        """ONNX model: input_ids, attention_mask, token_type_ids (B, T) int64 -> last_hidden_state (B, T, H) float32."""
+        """ONNX model: input_ids, attention_mask, token_type_ids (B, T) -> last_hidden_state (B, T, H)."""
         hidden = self._embeddings()
         mask = self._mask()
         for number in range(self._layers):
@@ -119,8 +119,8 @@ class BertGraph:
         split = self._constant(
             "split_heads", np.array([0, 0, self._heads, self._hidden // self._heads], np.int64)
         )
-        return self._node("Transpose", [self._node("Reshape", [flat, split], f"{tag}{part}_split")], f"{tag}{part}_heads",
-                          perm=order)  # fmt: skip
+        parted = self._node("Reshape", [flat, split], f"{tag}{part}_split")
+        return self._node("Transpose", [parted], f"{tag}{part}_heads", perm=order)
 
     def _gelu(self, value: str, tag: str) -> str:
         scaled = self._node("Mul", [value, self._number("inverse_sqrt2", 1.0 / np.sqrt(2.0))], tag + "gelu1")

@@ -92,8 +92,8 @@ def fetch_wheel(source: WheelSource) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         listed = Path(folder) / "requirements.txt"
         listed.write_text(f"{source.requirement} --hash=sha256:{source.wheel_sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                   "--require-hashes", "--requirement", str(listed), "--dest", folder]  # fmt: skip
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--require-hashes", "--requirement", str(listed), "--dest", folder]
         if subprocess.run(command, stdout=sys.stderr).returncode != 0:
             raise NotReadyError(
                 f"{source.requirement}: pip could not get it with the recorded hash; see its message"

@@ -64,7 +64,7 @@ def make_base(entry: ModelEntry) -> bool:
     made = make_product("base", inputs, [OUTPUT], lambda: _write(source, file_type))
     actual = file_sha256(OUTPUT)
     if entry.quantized_sha256 not in (None, actual):
-        # The input is verified; only the compiler's rounding can differ, and the manifest binds what was made.
+        # The input is verified: only a compiler's rounding can differ, and the manifest binds the result.
         print(f"note: {OUTPUT.name} is {actual}, the lock recorded {entry.quantized_sha256}", file=sys.stderr)
     return made
 

@@ -20,7 +20,9 @@ from whis_box.errors import NotReadyError, VerificationError
 
 MODEL_FILE = "model.onnx"
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
-BATCH_SIZE = 16  # fastembed's default of 256 needs gigabytes for long texts
+# One text at a time: dynamic int8 takes its ranges from the whole batch, so in a larger one a text's vector would
+# depend on its neighbours (cosine down to 0.989), and a rebuilt index would differ.
+BATCH_SIZE = 1
 _NAME = "whis-box/embedder"
 _LOAD_ERRORS = (
     onnx_errors.Fail,
@@ -59,11 +61,8 @@ class Embedder:
         vectors = np.empty((len(listed), self.dim), dtype=np.float32)
         if not listed:
             return vectors
-        # Batches of similar length waste no padding.
-        order = sorted(range(len(listed)), key=lambda index: len(listed[index]))
-        embedded = self._model.embed((listed[index] for index in order), batch_size=BATCH_SIZE)
-        for index, vector in zip(order, embedded, strict=True):
-            vectors[index] = vector
+        for row, vector in enumerate(self._model.embed(listed, batch_size=BATCH_SIZE)):
+            vectors[row] = vector
         return vectors
 
     def count_tokens(self, text: str) -> int:
