@@ -3,7 +3,7 @@
     python -m convert.embedder                 writes build/embedder/
 
 numpy and onnx are enough; int8 with `reduce_range`, because without it CPUs that lack VNNI saturate.
-Invariant: the export is refused unless fp32 gives the reference's cosine for the model card's example pair and
+Invariant: the export is refused unless fp32 gives the reference cosine for the model card example pair and
 int8 stays close to fp32.
 """
 

@@ -20,8 +20,8 @@ from whis_box.errors import NotReadyError, VerificationError
 
 MODEL_FILE = "model.onnx"
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
-# One text at a time: dynamic int8 takes its ranges from the whole batch, so in a larger one a text's vector would
-# depend on its neighbours (cosine down to 0.989), and a rebuilt index would differ.
+# One text at a time: dynamic int8 takes its ranges from the whole batch, so in a larger one a text would
+# depend on its neighbours (cosine down to 0.989).
 BATCH_SIZE = 1
 _NAME = "whis-box/embedder"
 _LOAD_ERRORS = (
