@@ -144,8 +144,8 @@ class GenerationConfig(Section):
 class GroundingConfig(Section):
     """When a sentence counts as supported by what it cites."""
 
-    min_support: float = Field(0.75, ge=0, le=1)
-    """Share of its content words (by idf) that the cited sentences hold."""
+    min_support: float = Field(0.95, ge=0, le=1)
+    """Support a composed sentence needs; 1.0 is a cited sentence, or that sentence shortened."""
 
 
 class ModelConfig(Section):

@@ -131,7 +131,7 @@ class Copilot:
         )
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, on_text)
         drafted = prompts.parse_answer(completion.text, style)
-        bound = self._bind(cleaned, drafted, evidence)
+        bound = self._bind(drafted, evidence)
         for citation in bound.citations:
             check_citation(citation, self._parts.retriever.record(citation.record_id))
         return Answer(
@@ -149,12 +149,10 @@ class Copilot:
             timings=_timings(started, retrieve_ms, completion),
         )
 
-    def _bind(self, question: str, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
+    def _bind(self, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
         idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
         generation, grounding = self._parts.model.generation, self._parts.model.grounding
-        return bind(
-            drafted, evidence.sentences, question, idf, grounding.min_support, generation.max_sentences
-        )
+        return bind(drafted, evidence.sentences, idf, grounding.min_support, generation.max_sentences)
 
     def _unanswered(
         self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None

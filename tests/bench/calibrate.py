@@ -4,7 +4,7 @@
 
 1. Evidence: a logistic model of "this sentence holds the key facts" over the five sentence features.
 2. Abstention: a logistic model of "the guide answers this question" over the six relevance features.
-Both by Newton's method with an L2 penalty, checked by leave-one-question-out; prints the values to put into the config.
+Both by Newton's method with an L2 penalty, checked by leave-one-question-out; prints the values to use.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def main() -> None:
 
 
 def _retrieval(questions: list[GoldenQuestion], found: list[Evidence]) -> None:
-    pairs = [(question, evidence) for question, evidence in zip(questions, found, strict=True) if question.answerable]
+    pairs = [
+        (question, evidence)
+        for question, evidence in zip(questions, found, strict=True)
+        if question.answerable
+    ]
     print(f"\n{len(questions)} development questions, {len(pairs)} answerable")
     for k in (1, 3, 5):
         print(f"hit@{k}: {np.mean([is_hit(question, evidence.hits, k) for question, evidence in pairs]):.3f}")
@@ -74,32 +78,44 @@ def _evidence(questions: list[GoldenQuestion], found: list[Evidence]) -> None:
             continue
         for sentence in evidence.candidates:
             rows.append(sentence.features)
-            right = sentence.hit.chunk.record_id in question.record_ids and has_key_facts(question, sentence.text)
+            right = sentence.hit.chunk.record_id in question.record_ids and has_key_facts(
+                question, sentence.text
+            )
             labels.append(float(right))
             groups.append(number)
     x, y, group = np.array(rows), np.array(labels), np.array(groups)
     weights = fit(x, y)
-    held_out = np.concatenate([_linear(x[group == one], fit(x[group != one], y[group != one])) for one in np.unique(group)])
+    held_out = np.concatenate(
+        [_linear(x[group == one], fit(x[group != one], y[group != one])) for one in np.unique(group)]
+    )
     print(f"\nevidence: {len(y)} candidate sentences, {int(y.sum())} hold the key facts")
-    for name, score in (("equal weights", x.sum(axis=1)), ("cosine alone", x[:, 0]), ("fitted, left out", held_out)):
-        top1, top3 = _right_at(score, y, group, 1), _right_at(score, y, group, 3)
-        print(f"  {name:<18} right sentence first {top1:.3f}, among three {top3:.3f}, among eight {_right_at(score, y, group, 8):.3f}")
+    for name, score in (
+        ("equal weights", x.sum(axis=1)),
+        ("cosine alone", x[:, 0]),
+        ("fitted, left out", held_out),
+    ):
+        shares = ", ".join(f"{_right_at(score, y, group, k):.3f} among {k}" for k in (1, 2, 3, 8))
+        print(f"  {name:<18} right sentence: {shares}")
     for name, weight in zip(EVIDENCE_NAMES, weights[1:], strict=True):
         print(f"  weight_{name}: {weight:.2f}")
 
 
 def _right_at(score: NDArray[np.float64], y: NDArray[np.float64], group: NDArray[np.int64], k: int) -> float:
-    return float(np.mean([y[group == one][np.argsort(-score[group == one])[:k]].max() for one in np.unique(group)]))
+    return float(
+        np.mean([y[group == one][np.argsort(-score[group == one])[:k]].max() for one in np.unique(group)])
+    )
 
 
 def _abstention(questions: list[GoldenQuestion], found: list[Evidence], threshold: float) -> None:
     x = np.array([astuple(evidence.relevance)[:6] for evidence in found])
     y = np.array([float(question.answerable) for question in questions])
-    held_out = np.array([_probability(x[i : i + 1], fit(np.delete(x, i, 0), np.delete(y, i)))[0] for i in range(len(y))])
+    held_out = np.array(
+        [_probability(x[i : i + 1], fit(np.delete(x, i, 0), np.delete(y, i)))[0] for i in range(len(y))]
+    )
     print(f"\nabstention: {int(y.sum())} answerable, {int((1 - y).sum())} not; left-one-out")
     for at in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
         answered, refused = (held_out[y == 1] >= at).mean(), (held_out[y == 0] < at).mean()
-        print(f"  threshold {at:.1f}: answered {answered:.3f} of the answerable, refused {refused:.3f} of the rest")
+        print(f"  threshold {at:.1f}: answerable answered {answered:.3f}, the rest refused {refused:.3f}")
     for question, probability in zip(questions, held_out, strict=True):
         if (probability >= threshold) != question.answerable:
             print(f"  {'lost' if question.answerable else 'kept'} {probability:.2f}: {question.question}")

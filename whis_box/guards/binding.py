@@ -33,7 +33,6 @@ class _Draft:
 def bind(
     drafted: Sequence[tuple[int, str]],
     evidence: Sequence[EvidenceSentence],
-    question: str,
     idf: Mapping[str, float],
     min_support: float,
     max_claims: int,
@@ -45,7 +44,7 @@ def bind(
     findings: list[Finding] = []
     kept: list[_Draft] = []
     for number, text in drafted:
-        draft = _check(number, text, evidence, question, idf, min_support, findings)
+        draft = _check(number, text, evidence, idf, min_support, findings)
         if draft is not None and all(draft.sentence.n != other.sentence.n for other in kept):
             kept.append(draft)
     best = evidence[0]
@@ -66,7 +65,6 @@ def _check(
     number: int,
     text: str,
     evidence: Sequence[EvidenceSentence],
-    question: str,
     idf: Mapping[str, float],
     min_support: float,
     findings: list[Finding],
@@ -77,11 +75,11 @@ def _check(
         return None
     if not text:
         return _Draft(sentence.text, sentence, 1.0)
-    own = support(text, [sentence.text], question, idf)
+    own = support(text, [sentence.text], idf)
     if own >= min_support:
         return _Draft(text, sentence, own)
-    best = max(evidence, key=lambda one: support(text, [one.text], question, idf))
-    score = support(text, [best.text], question, idf)
+    best = max(evidence, key=lambda one: support(text, [one.text], idf))
+    score = support(text, [best.text], idf)
     if score >= min_support:
         findings.append(
             _note("citation_corrected", f"a sentence citing [{number}] is carried by another passage")

@@ -20,11 +20,11 @@ _NEGATION = re.compile(
 _CODE = re.compile(r"\d|[\\_$%]|\.[a-z]")
 # Words that join facts without adding one.
 _CONNECTIVES = frozenset(
-    ["mean", "meaning", "contain", "include", "refer", "call", "name", "event", "log", "answer", "question"]
+    {"mean", "contain", "includ", "refer", "call", "name", "event", "log", "answer", "question"}
 )
 
 
-def support(claim: str, cited: Sequence[str], question: str, idf: Mapping[str, float]) -> float:
+def support(claim: str, cited: Sequence[str], idf: Mapping[str, float]) -> float:
     """How far `cited` carry `claim`, 0..1.
 
     1.0 when one cited sentence holds all of the claim's content words in the same order, which is what
@@ -35,7 +35,7 @@ def support(claim: str, cited: Sequence[str], question: str, idf: Mapping[str, f
     wanted = [term for term in terms(claim) if term not in _CONNECTIVES]
     if not wanted or not cited:
         return 0.0
-    if unknown_codes(claim, [*cited, question]):
+    if unknown_codes(claim, cited):
         return 0.0
     best = max(_support_by_one(wanted, claim, sentence, idf) for sentence in cited)
     if best == 1.0 or len(cited) == 1:
