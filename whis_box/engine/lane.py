@@ -47,6 +47,7 @@ class Lane:
         self._memory = self._binding.llama_get_memory(self._context)
         self._batch = _Batch(self._binding, engine.n_batch)
         self._cached: list[int] = []
+        self._logits_views: dict[int, NDArray[np.float32]] = {}
         if spec.adapter_path:
             self._apply_adapter(Path(spec.adapter_path), spec.adapter_scale)
 
@@ -133,7 +134,15 @@ class Lane:
             )
         self._cached.extend(tokens)
         pointer = self._binding.llama_get_logits_ith(self._context, len(tokens) - 1)
-        return np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
+        return self._logits_view(pointer)
+
+    def _logits_view(self, pointer: Any) -> NDArray[np.float32]:
+        """A view on libllama's own buffer; made once per address, because making one costs more than reading it."""
+        address = ctypes.addressof(pointer.contents)
+        view = self._logits_views.get(address)
+        if view is None:
+            view = self._logits_views[address] = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
+        return view
 
     def _apply_adapter(self, path: Path, scale: float) -> None:
         adapters = (self._binding.llama_adapter_lora_p_ctypes * 1)(self._model.load_adapter(path))

@@ -37,6 +37,7 @@ class Model:
             )
         self.vocab = binding.llama_model_get_vocab(self._pointer)
         self.n_vocab = int(binding.llama_vocab_n_tokens(self.vocab))
+        self._pieces: dict[int, bytes] = {}
         self.n_ctx_train = int(binding.llama_model_n_ctx_train(self._pointer))
 
     @property
@@ -63,9 +64,12 @@ class Model:
 
     def piece(self, token: int) -> bytes:
         """UTF-8 bytes of one token, possibly an incomplete character; empty for special tokens."""
-        buffer = ctypes.create_string_buffer(512)
-        count = self.binding.llama_token_to_piece(self.vocab, token, buffer, 512, 0, False)
-        return buffer.raw[: max(count, 0)]
+        known = self._pieces.get(token)
+        if known is None:
+            buffer = ctypes.create_string_buffer(512)
+            count = self.binding.llama_token_to_piece(self.vocab, token, buffer, 512, 0, False)
+            known = self._pieces[token] = buffer.raw[: max(count, 0)]
+        return known
 
     def is_end(self, token: int) -> bool:
         """Whether `token` ends a generation."""

@@ -32,6 +32,8 @@ from whis_box.engine.sampler import make_sampler
 from whis_box.errors import DeadlineError, EngineError, RequestCancelledError, WhisError
 
 PROBE_TOKENS = 64
+# Deltas are gathered this long: a frame per token would wake the parent 200 times a second on the cores that decode.
+STREAM_INTERVAL_S = 0.04
 PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 
 
@@ -123,14 +125,18 @@ class Worker:
         stats = GenerationStats()
         pick = make_sampler(request["temperature"], request["seed"])
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        text = ""
+        text, sent, sent_at = "", 0, started
         for token in lane.generate(prompt, constraint, request["max_tokens"], pick, checkpoint, stats):
-            delta = decoder.decode(self._model.piece(token))
-            if delta:
-                text += delta
-                self._send({"event": "text", "id": request_id, "delta": delta})
+            text += decoder.decode(self._model.piece(token))
+            now = time.perf_counter()
+            if len(text) > sent and now - sent_at >= STREAM_INTERVAL_S:
+                self._send({"event": "text", "id": request_id, "delta": text[sent:]})
+                sent, sent_at = len(text), now
+        text += decoder.decode(b"", final=True)
+        if len(text) > sent:
+            self._send({"event": "text", "id": request_id, "delta": text[sent:]})
         return {
-            "text": text + decoder.decode(b"", final=True),
+            "text": text,
             "finish_reason": stats.finish_reason,
             "prompt_tokens": stats.prompt_tokens,
             "cached_tokens": stats.cached_tokens,
