@@ -137,7 +137,7 @@ class Lane:
         return self._logits_view(pointer)
 
     def _logits_view(self, pointer: Any) -> NDArray[np.float32]:
-        """A view on libllama's own buffer; made once per address, because making one costs more than reading it."""
+        """A view on libllama's own buffer, made once per address: making one costs more than reading it."""
         address = ctypes.addressof(pointer.contents)
         view = self._logits_views.get(address)
         if view is None:

@@ -32,7 +32,7 @@ from whis_box.engine.sampler import make_sampler
 from whis_box.errors import DeadlineError, EngineError, RequestCancelledError, WhisError
 
 PROBE_TOKENS = 64
-# Deltas are gathered this long: a frame per token would wake the parent 200 times a second on the cores that decode.
+# Deltas are gathered this long: a frame per token would wake the parent 200 times a second.
 STREAM_INTERVAL_S = 0.04
 PR_SET_PDEATHSIG = 1  # Source: linux/prctl.h
 
