@@ -74,21 +74,24 @@ class EvidenceConfig(Section):
 
 
 class AbstainConfig(Section):
-    """The "nothing relevant here" decision: a logistic model of whether the evidence holds an answer."""
+    """The "nothing relevant here" decision: a logistic model of whether the evidence holds an answer.
 
-    bias: float = 0.0
+    The weights come from `tests/bench/calibrate.py` on data/golden/dev.ndjson; docs/measurements.md has the run.
+    """
+
+    bias: float = -5.47
     """Intercept."""
-    weight_sentence_cosine: float = 0.0
+    weight_sentence_cosine: float = 2.24
     """Best cosine of question and sentence."""
-    weight_chunk_cosine: float = 0.0
+    weight_chunk_cosine: float = 1.9
     """Best cosine of question and section."""
-    weight_coverage: float = 0.0
+    weight_coverage: float = 3.72
     """Share of the question's words (by idf) found in the best section, title included."""
-    weight_sentence_coverage: float = 0.0
+    weight_sentence_coverage: float = 3.02
     """The same for the best sentence, title included."""
-    weight_unknown: float = 0.0
+    weight_unknown: float = -1.84
     """Share of the question's words (by idf) that occur nowhere in the index."""
-    weight_missing_identifier: float = 0.0
+    weight_missing_identifier: float = -1.24
     """1 when the question names an identifier that the index does not hold."""
     threshold: float = Field(0.5, ge=0, le=1)
     """Below it the box answers `insufficient_evidence` without calling the model."""

@@ -16,7 +16,7 @@ from whis_box.config import AbstainConfig, EvidenceConfig
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.retriever import Query, Retriever, ScoredChunk
 from whis_box.knowledge.store import fetch, placeholders
-from whis_box.knowledge.terms import terms
+from whis_box.knowledge.terms import terms, tokens
 from whis_box.schemas import Hit
 
 Features = tuple[float, float, float, float, float]
@@ -77,10 +77,19 @@ class EvidenceSelector:
         """
         query = self._retriever.prepare(question)
         hits = self._retriever.search(query)
-        weights = self.idf(set(terms(question)))
+        weights = self.idf(self._wanted(question))
         candidates = self._score(query, hits, weights)
         relevance = self._relevance(query, hits, candidates, weights)
         return Evidence(query, hits, candidates, self._within_budget(candidates), relevance)
+
+    def _wanted(self, question: str) -> set[str]:
+        """The question's terms; a compound that the index does not know counts by its known parts."""
+        wanted: set[str] = set()
+        for token in tokens(question):
+            whole = set(terms(token))
+            known = self.known(whole)
+            wanted |= known if known and token not in known else whole
+        return wanted
 
     @property
     def threshold(self) -> float:

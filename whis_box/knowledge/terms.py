@@ -17,14 +17,17 @@ _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)?")
 _STEMMER = SnowballStemmer("english")
 
 _STOP_TEXT = """
-    a about after all also am an and any are as at be because been before being between both but by can
-    could did do does doing done during each either else even ever every few for from further get gets
-    give given go goes got had has have having he her here him his how i if in into is it its itself just
-    kind know let like look make many may me mean means might mine more most much must my near need no nor
-    not now of off on once one only onto or other our out over own per please same say see seen she should
-    show shown so some such tell than that the their them then there these they this those through thus to
-    too under until up upon us use used uses using usually very want was way we well went were what whats
-    when where whether which while who whom whose why will with within without would yes you your
+    a about after all also am an and any anybody anyone anything are as at bad be because been before
+    being better between big both but by can could did difference do does doing done during each earlier
+    either else even ever every everything explain few for from further get gets give given go goes good
+    got guy had happen happened happens has have having he her here him his how i if in into is it its
+    itself just kind know let like look make many may me mean meaning means might mine more most much must
+    my near need no nor not nothing now of off ok okay on once one only onto or other our out over own per
+    please possible really same say see seen she should show shown so some somebody someone something
+    sometimes stuff such tell tells than that the their them then there these they thing things this those
+    through thus to today told too under until up upon us use used uses using usually very want was way we
+    well went were what whats when where whether which while who whom whose why will with within without
+    would wrong yes you your
 """
 STOP_WORDS = frozenset(_STOP_TEXT.split())
 
