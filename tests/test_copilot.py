@@ -76,7 +76,7 @@ def test_a_composed_sentence_that_is_not_supported_never_leaves(retriever: Retri
 def test_weak_evidence_is_refused_without_asking_the_model(retriever: Retriever) -> None:
     engine = FakeEngine("[1]\n")
     answer = copilot(retriever, engine, bias=-60.0).ask("How do I bake bread?")
-    assert answer.status == "insufficient_evidence" and answer.citations == [] and engine.requests == []
+    assert answer.status == "insufficient_evidence" and answer.claims == [] and engine.requests == []
     assert answer.findings[0].code == "insufficient_evidence"
 
 

@@ -44,6 +44,9 @@ from whis_box.schemas import (
 )
 
 NOTHING_FOUND = "The box holds no passage that answers this question."
+CLOSEST = "The closest passages are quoted; they may not answer it."
+CLOSE_COSINE = 0.35
+MAX_CLOSE = 2
 STEP_HEADINGS = ("First five minutes", "Containment")
 CHECK_HEADINGS = ("False positives", "Malicious or benign")
 MAX_TECHNIQUES = 5
@@ -132,8 +135,7 @@ class Copilot:
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, on_text)
         drafted = prompts.parse_answer(completion.text, style)
         bound = self._bind(drafted, evidence)
-        for citation in bound.citations:
-            check_citation(citation, self._parts.retriever.record(citation.record_id))
+        self._check(bound.citations)
         return Answer(
             id=uuid.uuid4().hex,
             request_id=request_id,
@@ -157,11 +159,17 @@ class Copilot:
     def _unanswered(
         self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None
     ) -> Answer:
+        """No claim is made; the closest passages are shown, because the reader may know better."""
+        near = [one for one in evidence.sentences if one.features[0] >= CLOSE_COSINE][:MAX_CLOSE]
+        closest = [cite(n, sentence) for n, sentence in enumerate(near, start=1)]
+        self._check(closest)
         return Answer(
             id=uuid.uuid4().hex,
             request_id=request_id,
             status="insufficient_evidence",
-            answer=NOTHING_FOUND,
+            answer=f"{NOTHING_FOUND} {CLOSEST if closest else ''}".strip(),
+            citations=closest,
+            tlp=_highest_tlp(closest),
             confidence=round(1.0 - evidence.relevance.probability, 3),
             findings=findings,
             lineage=self._parts.lineage,
@@ -194,8 +202,7 @@ class Copilot:
         matches = [_technique_match(one, cited) for one in ranked]
         steps = [_step(one, cited) for one in _under(sections, STEP_HEADINGS)[:MAX_STEPS]]
         checks = [_step(one, cited) for one in _under(sections, CHECK_HEADINGS)[:MAX_CHECKS]]
-        for citation in cited.citations:
-            check_citation(citation, self._parts.retriever.record(citation.record_id))
+        self._check(cited.citations)
         verdict, reason = _verdict(ranked, alert)
         return Triage(
             id=uuid.uuid4().hex,
@@ -261,6 +268,11 @@ class Copilot:
         if not cleaned.strip():
             raise InputError(f"the {what} is empty; give at least one word")
         return cleaned.strip(), findings
+
+    def _check(self, citations: Sequence[Citation]) -> None:
+        """Compare every quote with its record; nothing leaves with one that differs."""
+        for citation in citations:
+            check_citation(citation, self._parts.retriever.record(citation.record_id))
 
     def _generate(self, prompt: prompts.Prompt, max_tokens: int, on_text: OnText | None) -> Completion:
         generation = self._parts.model.generation

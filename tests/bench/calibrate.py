@@ -3,7 +3,7 @@
     python -m tests.bench.calibrate [--box DIR] [--dev FILE]
 
 1. Evidence: a logistic model of "this sentence holds the key facts" over the five sentence features.
-2. Abstention: a logistic model of "the guide answers this question" over the six relevance features.
+2. Abstention: a logistic model of "the guide answers this question" over the seven relevance features.
 Both by Newton's method with an L2 penalty, checked by leave-one-question-out; prints the values to use.
 """
 
@@ -32,6 +32,7 @@ ABSTAIN_NAMES = (
     "sentence_coverage",
     "unknown",
     "missing_identifier",
+    "concentration",
 )
 PENALTY = 0.3
 
@@ -107,7 +108,7 @@ def _right_at(score: NDArray[np.float64], y: NDArray[np.float64], group: NDArray
 
 
 def _abstention(questions: list[GoldenQuestion], found: list[Evidence], threshold: float) -> None:
-    x = np.array([astuple(evidence.relevance)[:6] for evidence in found])
+    x = np.array([astuple(evidence.relevance)[: len(ABSTAIN_NAMES)] for evidence in found])
     y = np.array([float(question.answerable) for question in questions])
     held_out = np.array(
         [_probability(x[i : i + 1], fit(np.delete(x, i, 0), np.delete(y, i)))[0] for i in range(len(y))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,6 +49,7 @@ class Relevance:
     sentence_coverage: float
     unknown: float
     missing_identifier: float
+    concentration: float
     probability: float = 0.0
 
 
@@ -206,6 +208,7 @@ class EvidenceSelector:
             sentence_coverage=max((one.features[2] for one in candidates), default=0.0),
             unknown=1.0 - coverage(weights, known),
             missing_identifier=float(bool(query.missing_identifiers)),
+            concentration=_concentration(hits),
         )
         return replace(relevance, probability=_probability(relevance, self._abstain))
 
@@ -233,6 +236,12 @@ def coverage(weights: dict[str, float], present: set[str]) -> float:
     return sum(weight for term, weight in weights.items() if term in present) / total if total else 0.0
 
 
+def _concentration(hits: list[Hit]) -> float:
+    """Largest share of the hits that belong to one record; scattered hits mean that nothing really fits."""
+    counts = Counter(hit.chunk.record_id for hit in hits)
+    return max(counts.values(), default=0) / max(1, len(hits))
+
+
 def _section(hit: Hit) -> str:
     return " ".join([hit.title, *hit.chunk.heading_path, hit.chunk.text])
 
@@ -247,5 +256,6 @@ def _probability(relevance: Relevance, config: AbstainConfig) -> float:
         + config.weight_sentence_coverage * relevance.sentence_coverage
         + config.weight_unknown * relevance.unknown
         + config.weight_missing_identifier * relevance.missing_identifier
+        + config.weight_concentration * relevance.concentration
     )
     return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, logit))))
