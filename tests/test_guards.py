@@ -27,7 +27,7 @@ def evidence(retriever: Retriever) -> Evidence:
 
 
 def bound(drafted: list[tuple[int, str]], evidence: Evidence, max_claims: int = 3) -> Any:
-    return bind(drafted, evidence.sentences, {}, 0.95, max_claims)
+    return bind(drafted, evidence.sentences, {}, 0.95, 1.0, max_claims)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,12 @@ def test_the_best_passage_is_put_in_front_when_the_model_left_it_out(evidence: E
         evidence.sentences[2].text,
     ]
     assert [claim.citations for claim in result.claims] == [[1], [2]]
+
+
+def test_passages_close_behind_the_best_follow_it(evidence: Evidence) -> None:
+    alone = bind([(1, "")], evidence.sentences, {}, 0.95, 1.0, 3)
+    together = bind([(1, "")], evidence.sentences, {}, 0.95, 0.0, 3)
+    assert len(alone.claims) == 1 and len(together.claims) == 3
 
 
 def test_a_passage_is_cited_once_and_claims_are_limited(evidence: Evidence) -> None:

@@ -101,9 +101,9 @@ def test_unknown_words_and_identifiers_are_features(retriever: Retriever) -> Non
     selector = EvidenceSelector(retriever, EvidenceConfig(), AbstainConfig())
     known, unknown = (
         selector.select("audit log cleared").relevance,
-        selector.select("CVE-1999-0001 zebra").relevance,
+        selector.select("CVE-1999-0001 zebra giraffe").relevance,
     )
-    assert known.unknown == 0.0 and unknown.unknown > 0.8
+    assert known.unknown == 0.0 and unknown.unknown > 0.5
     assert known.missing_identifier == 0.0 and unknown.missing_identifier == 1.0
 
 

@@ -152,6 +152,8 @@ class GroundingConfig(Section):
 
     min_support: float = Field(0.95, ge=0, le=1)
     """Support a composed sentence needs; 1.0 is a cited sentence, or that sentence shortened."""
+    companion_share: float = Field(0.85, ge=0, le=1)
+    """Passages that score at least this share of the best one are quoted too (docs/measurements.md)."""
 
 
 class ModelConfig(Section):

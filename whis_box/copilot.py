@@ -154,7 +154,8 @@ class Copilot:
     def _bind(self, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
         idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
         generation, grounding = self._parts.model.generation, self._parts.model.grounding
-        return bind(drafted, evidence.sentences, idf, grounding.min_support, generation.max_sentences)
+        limits = (grounding.min_support, grounding.companion_share, generation.max_sentences)
+        return bind(drafted, evidence.sentences, idf, *limits)
 
     def _unanswered(
         self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None

@@ -35,11 +35,13 @@ def bind(
     evidence: Sequence[EvidenceSentence],
     idf: Mapping[str, float],
     min_support: float,
+    companion_share: float,
     max_claims: int,
 ) -> BoundAnswer:
     """Keep what the evidence carries; put the best sentence first when the draft left it out.
 
-    `drafted` holds (sentence number, text); an empty text stands for the sentence itself.
+    `drafted` holds (sentence number, text); an empty text stands for the sentence itself. Sentences that
+    score at least `companion_share` of the best one follow, up to `max_claims` in all.
     """
     findings: list[Finding] = []
     kept: list[_Draft] = []
@@ -49,7 +51,7 @@ def bind(
             kept.append(draft)
     best = evidence[0]
     if not kept:
-        kept = _fallback(evidence, max_claims)
+        kept = [_Draft(best.text, best, 1.0)]
         findings.append(
             _note("extractive_fallback", "the model's text was not supported; the best passages are quoted")
         )
@@ -58,6 +60,10 @@ def bind(
         findings.append(
             _note("evidence_added", "the best-matching passage was added in front of the model's choice")
         )
+    cited = {draft.sentence.n for draft in kept}
+    kept += [
+        _Draft(one.text, one, 1.0) for one in close_behind(evidence, companion_share) if one.n not in cited
+    ]
     return _number(kept[:max_claims], findings)
 
 
@@ -91,10 +97,9 @@ def _check(
     return None
 
 
-def _fallback(evidence: Sequence[EvidenceSentence], max_claims: int) -> list[_Draft]:
-    """The best sentence, and those close behind it."""
-    close = [one for one in evidence if one.score >= 0.85 * evidence[0].score]
-    return [_Draft(one.text, one, 1.0) for one in close[:max_claims]]
+def close_behind(evidence: Sequence[EvidenceSentence], share: float) -> list[EvidenceSentence]:
+    """The sentences whose score is at least `share` of the best one's: often the answer needs two of them."""
+    return [one for one in evidence if one.score >= share * evidence[0].score]
 
 
 def _number(drafts: Sequence[_Draft], findings: list[Finding]) -> BoundAnswer:
