@@ -226,7 +226,9 @@ class Copilot:
         )
 
     def _match(self, alert: Alert, text: str, evidence: Evidence) -> list[TechniqueEvidence]:
-        rarity = self._parts.selector.rarity(set(terms(text)))
+        rarity = self._parts.selector.rarity(
+            {term for one in evidence.candidates for term in terms(one.text)}
+        )
         found = match_techniques(
             text, alert.technique_ids, evidence.candidates, rarity, self._parts.catalogue
         )
@@ -248,7 +250,8 @@ class Copilot:
                 code="summary_replaced", severity="info", message=f"the model's summary was not used, {why}"
             )
         )
-        return " | ".join(text.splitlines()[:4])
+        lines = [line for line in text.splitlines() if not line.startswith(("time:", "original file name:"))]
+        return " | ".join(lines[:4])
 
     def _sections(self, ranked: list[TechniqueEvidence]) -> list[EvidenceSentence]:
         """Sentences of the documents that carry the strongest techniques; no technique, no advice."""

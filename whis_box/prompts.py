@@ -32,6 +32,7 @@ TRIAGE_SYSTEM = (
 )
 _DIGITS = re.compile(r"\d+(?:\.\d+)*")
 MAX_LINE_CHARS = 240
+MAX_SUMMARY_CHARS = 150
 MAX_LITERALS = 200
 
 
@@ -64,7 +65,8 @@ def triage_prompt(alert_text: str, techniques: Sequence[tuple[str, str]]) -> Pro
     body = f"Techniques:\n{listed}\nnone\n\nAlert:\n{alert_text}"
     choices = " | ".join(_quoted(technique_id) for technique_id, _ in techniques)
     choice = f'({choices} | "none")' if choices else '"none"'
-    grammar = f'start: "Technique: " {choice} "\\nSummary: " TEXT "\\n"\nTEXT: {_line_regex([alert_text])}\n'
+    line = _line_regex([alert_text], MAX_SUMMARY_CHARS)
+    grammar = f'start: "Technique: " {choice} "\\nSummary: " TEXT "\\n"\nTEXT: {line}\n'
     return Prompt(chat(TRIAGE_SYSTEM, body), grammar)
 
 
@@ -96,17 +98,17 @@ def _numbers(count: int) -> str:
     return " | ".join(f'"{n}"' for n in range(1, count + 1))
 
 
-def _line_regex(sources: Sequence[str]) -> str:
+def _line_regex(sources: Sequence[str], max_chars: int = MAX_LINE_CHARS) -> str:
     """One sentence without brackets, markup or control characters, with a closed vocabulary of numbers."""
     numbers = list(dict.fromkeys(number for source in sources for number in _DIGITS.findall(source)))[
         :MAX_LITERALS
     ]
     plain = r"[^\[\]<>\x00-\x1f\x7f0-9]"
     if not numbers:
-        return f"/[A-Z`]{plain}{{12,{MAX_LINE_CHARS}}}[.]/"
+        return f"/[A-Z`]{plain}{{12,{max_chars}}}[.]/"
     longest_first = sorted(numbers, key=len, reverse=True)
     literal = "|".join(number.replace(".", r"\.") for number in longest_first)
-    return f"/[A-Z`]({plain}|({literal}){plain}){{12,{MAX_LINE_CHARS}}}[.]/"
+    return f"/[A-Z`]({plain}|({literal}){plain}){{12,{max_chars}}}[.]/"
 
 
 def _quoted(text: str) -> str:

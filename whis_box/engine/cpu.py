@@ -105,7 +105,9 @@ def probe(variant: Variant, model_path: Path) -> str | None:
     """Decode a batch in a throw-away process; the reason when it fails, else None."""
     command = [*worker_command(), "--probe", str(variant.path), str(model_path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=child_environment()
+        )
     except subprocess.TimeoutExpired:
         return f"the probe took more than {PROBE_TIMEOUT_S} s"
     if done.returncode == 0:
@@ -119,6 +121,16 @@ def worker_command() -> list[str]:
     if getattr(sys, "frozen", False):
         return [sys.executable, "engine-worker"]
     return [sys.executable, "-m", "whis_box.engine.worker"]
+
+
+def child_environment() -> dict[str, str]:
+    """Environment of a process that decodes.
+
+    libgomp's threads spin at barriers, by default for so long that any other busy process on the machine makes
+    decoding 3 times slower than need be; a short spin costs nothing when idle (docs/measurements.md).
+    """
+    package_parent = str(Path(__file__).resolve().parent.parent.parent)
+    return {"GOMP_SPINCOUNT": "20000"} | dict(os.environ) | {"PYTHONPATH": package_parent}
 
 
 def thread_count() -> int:

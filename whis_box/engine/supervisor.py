@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import queue
 import signal
 import subprocess
@@ -16,13 +15,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import whis_box
 from whis_box import errors
-from whis_box.engine.cpu import worker_command
+from whis_box.engine.cpu import child_environment, worker_command
 from whis_box.engine.protocol import (
     Completion,
     EngineInfo,
@@ -161,14 +158,12 @@ class _Child:
     """One life of the engine process."""
 
     def __init__(self, spec: EngineSpec) -> None:
-        package_parent = str(Path(whis_box.__file__).resolve().parent.parent)
-        environment = {**os.environ, "PYTHONPATH": package_parent}
         self.process = subprocess.Popen(
             worker_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=child_environment(),
         )
         self._write_lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}

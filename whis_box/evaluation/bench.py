@@ -107,7 +107,7 @@ def _raw_tokens_per_s(spec: EngineSpec) -> float:
     prompt = "".join(text for text, _ in chat("You are a writer.", STORY))
     fields = asdict(spec) | {"prompt": prompt, "n_tokens": GENERATED_TOKENS, "runs": 3}
     command = [sys.executable, "-m", "whis_box.evaluation.raw_libllama", json.dumps(fields)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=cpu.child_environment())
     if done.returncode != 0:
         raise EngineError(f"the raw libllama run failed: {done.stderr.strip().splitlines()[-1:]}")
     return statistics.median(float(line) for line in done.stdout.split()[1:])

@@ -15,7 +15,8 @@ from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import EvidenceSentence
 from whis_box.knowledge.terms import terms
 
-SATURATION = 2.2  # about three rare shared terms
+SATURATION = 3.0  # about four rare shared terms
+FULL_SHARE = 0.6  # no alert holds every word of a sentence about it
 MIN_RARITY = 0.4  # a term in more than about a tenth of the chunks says nothing about a technique
 CLAIMED_SCORE = 0.9
 
@@ -77,24 +78,16 @@ def match_techniques(
     rarity: Mapping[str, float],
     catalogue: Catalogue,
 ) -> list[TechniqueEvidence]:
-    """Techniques with evidence, strongest first; `rarity` (0..1) must hold the terms of `alert_text`."""
-    distinctive = {
-        term for term in terms(alert_text) if rarity.get(term, 0.0) >= MIN_RARITY and len(term) > 2
-    }
+    """Techniques with evidence, strongest first; `rarity` (0..1) must hold the sentences' terms."""
+    in_alert = set(terms(alert_text))
     best: dict[str, TechniqueEvidence] = {}
     for technique_id in dict.fromkeys(claimed):
         if technique_id in catalogue:
             best[technique_id] = TechniqueEvidence(
-                technique_id,
-                catalogue.name(technique_id),
-                CLAIMED_SCORE,
-                None,
-                ("claimed by the alert's source",),
+                technique_id, catalogue.name(technique_id), CLAIMED_SCORE, None, ("claimed by the source",)
             )
     for sentence in sentences:
-        shared = sorted(distinctive & set(terms(sentence.text)))
-        mass = sum(rarity[term] for term in shared)
-        score = 0.75 * min(1.0, mass / SATURATION) + 0.25 * sentence.features[0]
+        shared, score = _overlap(sentence, in_alert, rarity)
         for technique_id in _techniques_of(sentence):
             if not shared or technique_id not in catalogue:
                 continue
@@ -110,7 +103,24 @@ def match_techniques(
     return sorted(best.values(), key=lambda one: (-one.score, one.id))
 
 
+def _overlap(
+    sentence: EvidenceSentence, in_alert: set[str], rarity: Mapping[str, float]
+) -> tuple[list[str], float]:
+    """Distinctive terms of a sentence that stand in the alert, and how well the two fit, 0..1.
+
+    Half the score is how much is shared, half is which part of the sentence that is: a sentence about
+    `w3wp.exe` that starts `cmd.exe` says nothing about every `cmd.exe`.
+    """
+    distinctive = {
+        term for term in set(terms(sentence.text)) if rarity.get(term, 0.0) >= MIN_RARITY and len(term) > 2
+    }
+    shared = sorted(distinctive & in_alert)
+    mass = sum(rarity[term] for term in shared)
+    share = mass / max(1e-9, sum(rarity[term] for term in distinctive))
+    return shared, 0.5 * min(1.0, mass / SATURATION) + 0.5 * min(1.0, share / FULL_SHARE)
+
+
 def _techniques_of(sentence: EvidenceSentence) -> list[str]:
-    """Techniques the sentence names; else the one its document is about."""
+    """Techniques the sentence names; else the first one its document is about."""
     named = identifiers.values(sentence.text, "technique")
-    return named or identifiers.values(sentence.hit.title, "technique")
+    return named or identifiers.values(sentence.hit.title, "technique")[:1]
