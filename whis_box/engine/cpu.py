@@ -126,8 +126,8 @@ def worker_command() -> list[str]:
 def child_environment() -> dict[str, str]:
     """Environment of a process that decodes.
 
-    libgomp's threads spin at barriers, by default for so long that any other busy process on the machine makes
-    decoding 3 times slower than need be; a short spin costs nothing when idle (docs/measurements.md).
+    libgomp's threads spin at barriers, by default for so long that any other busy process on the machine
+    makes decoding 3 times slower than need be; a short spin costs nothing when idle (docs/measurements.md).
     """
     package_parent = str(Path(__file__).resolve().parent.parent.parent)
     return {"GOMP_SPINCOUNT": "20000"} | dict(os.environ) | {"PYTHONPATH": package_parent}
