@@ -13,9 +13,10 @@ from pathlib import Path
 from whis_box.errors import NotReadyError, VerificationError, storage_error
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import EvidenceSentence
-from whis_box.knowledge.terms import terms
+from whis_box.knowledge.terms import terms, tokens
 
 SATURATION = 3.0  # about four rare shared terms
+MIN_SHARED = 2
 FULL_SHARE = 0.6  # no alert holds every word of a sentence about it
 MIN_RARITY = 0.4  # a term in more than about a tenth of the chunks says nothing about a technique
 CLAIMED_SCORE = 0.9
@@ -106,18 +107,25 @@ def match_techniques(
 def _overlap(
     sentence: EvidenceSentence, in_alert: set[str], rarity: Mapping[str, float]
 ) -> tuple[list[str], float]:
-    """Distinctive terms of a sentence that stand in the alert, and how well the two fit, 0..1.
+    """Distinctive tokens of a sentence that stand in the alert, and how well the two fit, 0..1.
 
-    Half the score is how much is shared, half is which part of the sentence that is: a sentence about
-    `w3wp.exe` that starts `cmd.exe` says nothing about every `cmd.exe`.
+    Half the score is how much is shared, half is which part of the sentence that is: a sentence about `w3wp.exe`
+    that starts `cmd.exe` says nothing about every `cmd.exe`. One shared token alone is a coincidence.
     """
-    distinctive = {
-        term for term in set(terms(sentence.text)) if rarity.get(term, 0.0) >= MIN_RARITY and len(term) > 2
-    }
-    shared = sorted(distinctive & in_alert)
-    mass = sum(rarity[term] for term in shared)
-    share = mass / max(1e-9, sum(rarity[term] for term in distinctive))
-    return shared, 0.5 * min(1.0, mass / SATURATION) + 0.5 * min(1.0, share / FULL_SHARE)
+    weights: dict[str, float] = {}
+    shared: list[str] = []
+    for token in dict.fromkeys(tokens(sentence.text)):
+        parts = [term for term in terms(token) if rarity.get(term, 0.0) >= MIN_RARITY and len(term) > 2]
+        if parts:
+            weights[token] = max(rarity[term] for term in parts)
+            if in_alert.issuperset(parts):
+                shared.append(token)
+    mass = sum(weights[token] for token in shared)
+    if sentence.kind != "sentence" or len(shared) < MIN_SHARED:
+        return [], 0.0
+    return shared, 0.5 * min(1.0, mass / SATURATION) + 0.5 * min(
+        1.0, mass / sum(weights.values()) / FULL_SHARE
+    )
 
 
 def _techniques_of(sentence: EvidenceSentence) -> list[str]:
