@@ -50,7 +50,7 @@ MAX_CLOSE = 2
 STEP_HEADINGS = ("First five minutes", "Containment")
 CHECK_HEADINGS = ("False positives", "Malicious or benign")
 MAX_TECHNIQUES = 5
-MIN_TECHNIQUE_SCORE = 0.35  # chosen on the development events, see docs/measurements.md
+MIN_TECHNIQUE_SCORE = 0.40  # chosen on the development events, see docs/measurements.md
 ESCALATE_SCORE = 0.60
 # Words that tell what happened without naming a new thing (stemmed).
 NARRATIVE_TERMS = frozenset(

@@ -17,6 +17,15 @@ from whis_box.knowledge.terms import terms, tokens
 
 SATURATION = 3.0  # about four rare shared terms
 MIN_SHARED = 2
+# Sections that say what to do, not what a technique looks like: their words match every alert.
+ADVICE_HEADINGS = {
+    "First five minutes",
+    "Containment",
+    "What to collect",
+    "Queries",
+    "False positives",
+    "Related techniques",
+}
 FULL_SHARE = 0.6  # no alert holds every word of a sentence about it
 MIN_RARITY = 0.4  # a term in more than about a tenth of the chunks says nothing about a technique
 CLAIMED_SCORE = 0.9
@@ -109,8 +118,9 @@ def _overlap(
 ) -> tuple[list[str], float]:
     """Distinctive tokens of a sentence that stand in the alert, and how well the two fit, 0..1.
 
-    Half the score is how much is shared, half is which part of the sentence that is: a sentence about `w3wp.exe`
-    that starts `cmd.exe` says nothing about every `cmd.exe`. One shared token alone is a coincidence.
+    Half the score is how much is shared, half is which part of the sentence that is: a sentence about
+    `w3wp.exe` that starts `cmd.exe` says nothing about every `cmd.exe`. One shared token alone is a
+    coincidence.
     """
     weights: dict[str, float] = {}
     shared: list[str] = []
@@ -121,7 +131,8 @@ def _overlap(
             if in_alert.issuperset(parts):
                 shared.append(token)
     mass = sum(weights[token] for token in shared)
-    if sentence.kind != "sentence" or len(shared) < MIN_SHARED:
+    section = sentence.hit.chunk.heading_path[-1:]
+    if sentence.kind != "sentence" or len(shared) < MIN_SHARED or set(section) & ADVICE_HEADINGS:
         return [], 0.0
     return shared, 0.5 * min(1.0, mass / SATURATION) + 0.5 * min(
         1.0, mass / sum(weights.values()) / FULL_SHARE
