@@ -229,8 +229,10 @@ class Copilot:
         rarity = self._parts.selector.rarity(
             {term for one in evidence.candidates for term in terms(one.text)}
         )
+        # Without the title and the labels, which every alert of a kind shares.
+        values = "\n".join(line.partition(": ")[2] for line in text.splitlines()[1:])
         found = match_techniques(
-            text, alert.technique_ids, evidence.candidates, rarity, self._parts.catalogue
+            values, alert.technique_ids, evidence.candidates, rarity, self._parts.catalogue
         )
         return [one for one in found if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
 

@@ -130,6 +130,8 @@ def _overlap(
             weights[token] = max(rarity[term] for term in parts)
             if in_alert.issuperset(parts):
                 shared.append(token)
+    # `lsass` beside `lsass.exe` is one coincidence, not two.
+    shared = [token for token in shared if not any(token != other and token in other for other in shared)]
     mass = sum(weights[token] for token in shared)
     section = sentence.hit.chunk.heading_path[-1:]
     if sentence.kind != "sentence" or len(shared) < MIN_SHARED or set(section) & ADVICE_HEADINGS:
