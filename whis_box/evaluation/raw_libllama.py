@@ -1,6 +1,6 @@
 """The peer of the engine benchmark: the shortest possible loop over libllama, in its own process.
 
-    python -m whis_box.evaluation.raw_libllama SPEC_JSON      prints tokens per second, one line per run
+    python -m whis_box.evaluation.raw_libllama SPEC_JSON      one run per line on stdin, tokens/s on stdout
 
 No supervisor, no frames, no numpy: libllama's own greedy sampler, one decode per token.
 """
@@ -17,7 +17,7 @@ from whis_box.engine import cpu, native
 
 
 def main(spec: dict[str, Any]) -> int:
-    """Time `runs` generations of `n_tokens` after `prompt`."""
+    """Time a generation of `n_tokens` after `prompt` for every line that arrives."""
     binding = native.load()
     cpu.load_backend(binding, spec["backend_path"])
     binding.llama_backend_init()
@@ -34,7 +34,7 @@ def main(spec: dict[str, Any]) -> int:
     context_params.flash_attn_type = binding.LLAMA_FLASH_ATTN_TYPE_ENABLED
     context = binding.llama_init_from_model(model, context_params)
     sampler = binding.llama_sampler_init_greedy()
-    for _ in range(spec["runs"] + 1):  # the first is a warm-up
+    for _ in sys.stdin:
         print(json.dumps(_run(binding, model, context, sampler, spec)), flush=True)
     os._exit(0)  # the process owns nothing that needs an orderly end
 
