@@ -26,8 +26,9 @@ from tokenizers import Tokenizer
 from convert.bert_onnx import BertGraph
 from convert.fetch import fetch
 from convert.lock import ModelEntry, read_lock
-from convert.products import BUILD_DIR, file_sha256, make_product, written_beside
+from convert.products import BUILD_DIR, make_product
 from whis_box.errors import VerificationError, WhisError
+from whis_box.paths import file_sha256, written_beside
 
 CODE_VERSION = "1"
 OUTPUT = BUILD_DIR / "embedder"

@@ -19,8 +19,9 @@ import zipfile
 from pathlib import Path
 
 from convert.lock import FolderSource, ModelEntry, ModelFile, WheelSource, read_lock
-from convert.products import BUILD_DIR, file_sha256, written_beside
+from convert.products import BUILD_DIR
 from whis_box.errors import NotReadyError, VerificationError, WhisError, storage_error
+from whis_box.paths import file_sha256, written_beside
 
 MAX_FILE_BYTES = 64 * 1024**3
 _BLOCK_BYTES = 1 << 20

@@ -9,7 +9,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from whis_box.config import Section, describe_validation
-from whis_box.errors import ConfigError, NotReadyError, storage_error
+from whis_box.errors import ConfigError
+from whis_box.paths import read_text
 from whis_box.schemas import Sha256
 
 LOCK_PATH = Path(__file__).resolve().parent.parent / "configs" / "models.lock.yaml"
@@ -113,12 +114,7 @@ def read_lock(path: Path = LOCK_PATH) -> ModelsLock:
     Raises: NotReadyError if it is missing; ConfigError naming every bad key; StorageError.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ModelsLock.model_validate(fields)
-    except FileNotFoundError:
-        raise NotReadyError(f"{path}: missing; take it from the repository") from None
-    except OSError as cause:
-        raise storage_error("read", path, cause) from cause
+        return ModelsLock.model_validate(yaml.safe_load(read_text(path, "take it from the repository")))
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{path}: not valid YAML: {cause}") from None
     except ValidationError as cause:

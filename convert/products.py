@@ -1,59 +1,17 @@
-"""Hashes, safe writes, and whether a product is still current.
+"""Whether a product of the build host is still current.
 
 Invariant: a product is current only if its inputs and its outputs both have the hashes its note recorded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from whis_box.errors import NotReadyError, storage_error
+from whis_box.paths import file_sha256, written_beside
 
 BUILD_DIR = Path(__file__).resolve().parent.parent / "build"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, streamed.
-
-    Raises: NotReadyError if it is missing; StorageError.
-    """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise NotReadyError(f"{path}: missing; run `make models`") from None
-    except OSError as cause:
-        raise storage_error("read", path, cause) from cause
-
-
-@contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
-    """A temporary path in `target`'s folder that is renamed onto `target` when the block succeeds.
-
-    Raises: StorageError for anything the file system refuses.
-    """
-    beside: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        beside = Path(name)
-        yield beside
-        with beside.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        beside.chmod(0o644)
-        beside.replace(target)
-    except OSError as cause:
-        raise storage_error("write", target, cause) from cause
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
 
 
 def make_product(name: str, inputs: dict[str, str], outputs: list[Path], make: Callable[[], None]) -> bool:

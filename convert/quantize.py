@@ -17,10 +17,11 @@ from pathlib import Path
 
 from convert.fetch import fetch
 from convert.lock import ModelEntry, read_lock
-from convert.products import BUILD_DIR, file_sha256, make_product, written_beside
+from convert.products import BUILD_DIR, make_product
 from whis_box.engine import cpu, native
 from whis_box.engine.gguf_header import read_header
 from whis_box.errors import EngineError, WhisError
+from whis_box.paths import file_sha256, written_beside
 
 CODE_VERSION = "1"
 OUTPUT = BUILD_DIR / "models" / "base.gguf"

@@ -29,13 +29,14 @@ TIERS = [
     {"cli"},
 ]
 WITHIN_A_TIER = {
+    ("paths", "errors"),
     ("show", "doctor"),
     ("guards", "knowledge"),
     ("doctor", "box"),
     ("evaluation", "box"),
     ("evaluation", "show"),
 }
-ALLOWED = {"convert": {"errors", "schemas", "config", "prompts", "engine"}}
+ALLOWED = {"convert": {"errors", "paths", "schemas", "config", "prompts", "engine"}}
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:

@@ -18,8 +18,9 @@ from convert.bert_onnx import BertGraph
 from convert.embedder import CARD_COSINE, CARD_PAIR, PARITY_TEXTS, embed
 from convert.fetch import extract, fetch, model_dir
 from convert.lock import LOCK_PATH, ModelFile, read_lock
-from convert.products import file_sha256, make_product, written_beside
+from convert.products import make_product
 from whis_box.errors import ConfigError, StorageError, VerificationError
+from whis_box.paths import file_sha256, written_beside
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

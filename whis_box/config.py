@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from whis_box.errors import ConfigError, NotReadyError, storage_error
+from whis_box.errors import ConfigError
+from whis_box.paths import read_text
 
 
 class Section(BaseModel):
@@ -200,13 +201,7 @@ def load_config(path: Path, kind: type[Config]) -> Config:
     Raises: NotReadyError if it is missing; ConfigError naming every bad key; StorageError.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NotReadyError(
-            f"{path}: the config file is missing; copy it from the repository's configs/"
-        ) from None
-    except OSError as cause:
-        raise storage_error("read the config", path, cause) from cause
+        fields = yaml.safe_load(read_text(path, "copy it from the repository's configs/"))
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{path}: not valid YAML: {cause}") from None
     if not isinstance(fields, dict):

@@ -1,13 +1,22 @@
-"""Where a box and its state lie.
+"""Where a box and its state lie, and how files are read, hashed and written.
 
-Invariant: a box is read-only at run time; everything the program writes goes to the state folder.
+Invariant: a box is read-only at run time; everything the program writes goes to the state folder, and a
+file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from whis_box.errors import NotReadyError, storage_error
+
+GET_IT_AGAIN = "run `make demo` or copy the box again"
 
 
 def default_box() -> Path:
@@ -32,3 +41,54 @@ def state_dir() -> Path:
         return Path(named)
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "whis-box"
+
+
+def read_text(path: Path, remedy: str = GET_IT_AGAIN) -> str:
+    """A UTF-8 text file; bytes that are not UTF-8 raise UnicodeDecodeError for the caller to explain.
+
+    Raises: NotReadyError with `remedy` if it is missing; StorageError.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotReadyError(f"{path}: missing; {remedy}") from None
+    except OSError as cause:
+        raise storage_error("read", path, cause) from cause
+
+
+def file_sha256(path: Path, remedy: str = GET_IT_AGAIN) -> str:
+    """Hex sha256 of a file, streamed.
+
+    Raises: NotReadyError with `remedy` if it is missing; StorageError.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise NotReadyError(f"{path}: missing; {remedy}") from None
+    except OSError as cause:
+        raise storage_error("read", path, cause) from cause
+
+
+@contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """A temporary path in `target`'s folder that is renamed onto `target` when the block succeeds.
+
+    Raises: StorageError for anything the file system refuses.
+    """
+    beside: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        beside = Path(name)
+        yield beside
+        with beside.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        beside.chmod(0o644)
+        beside.replace(target)
+    except OSError as cause:
+        raise storage_error("write", target, cause) from cause
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)

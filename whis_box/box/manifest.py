@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from whis_box.config import describe_validation
 from whis_box.errors import NotReadyError, VerificationError, storage_error
+from whis_box.paths import file_sha256
 from whis_box.schemas import Frozen, Sha256
 
 MANIFEST_NAME = "manifest.json"
@@ -48,18 +49,6 @@ class Manifest(Frozen):
             if entry.path == path:
                 return entry.sha256
         raise VerificationError(f"{MANIFEST_NAME}: {path} is not listed; build the box again")
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, streamed.
-
-    Raises: StorageError.
-    """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as cause:
-        raise storage_error("read", path, cause) from cause
 
 
 def describe_folder(folder: Path) -> list[FileEntry]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from whis_box import prompts
-from whis_box.box.manifest import Manifest, file_sha256, verify
+from whis_box.box.manifest import Manifest, verify
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine import cpu
@@ -60,8 +60,8 @@ def open_box(folder: Path) -> Iterator[Copilot]:
 def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manifest) -> Retriever:
     """The box's search, without the model."""
     embedder = Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
-    embedder_sha256 = manifest.sha256_of((box.embedder / MODEL_FILE).as_posix())
-    return Retriever(folder / box.index, embedder, embedder_sha256, rag.retriever)
+    digest = manifest.sha256_of((box.embedder / MODEL_FILE).as_posix())
+    return Retriever(folder / box.index, embedder, digest, rag.retriever)
 
 
 def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
@@ -78,11 +78,6 @@ def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
         n_batch=model.engine.n_batch,
         flash_attention=model.engine.flash_attention,
     )
-
-
-def embedder_sha256(folder: Path) -> str:
-    """Hash that ties an index to the embedder in `folder`."""
-    return file_sha256(folder / MODEL_FILE)
 
 
 def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:

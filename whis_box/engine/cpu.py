@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from whis_box.engine import native
-from whis_box.errors import EngineError, NotReadyError
+from whis_box.errors import EngineError, NotReadyError, StorageError
+from whis_box.paths import written_beside
 
 log = logging.getLogger("whis_box.engine.cpu")
 
@@ -191,9 +192,7 @@ def _write_cache(cache_path: Path | None, key: str, choice: CpuChoice) -> None:
     if cache_path is None:
         return
     try:
-        cache_path.parent.mkdir(parents=True, exist_ok=True)
-        beside = cache_path.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps({"key": key, "choice": asdict(choice)}))
-        beside.replace(cache_path)
-    except OSError as cause:  # a cache that cannot be written only costs the next start a probe
+        with written_beside(cache_path) as beside:
+            beside.write_text(json.dumps({"key": key, "choice": asdict(choice)}))
+    except StorageError as cause:  # a cache that cannot be written only costs the next start a probe
         log.info("%s: the CPU choice was not cached: %s", cache_path, cause)

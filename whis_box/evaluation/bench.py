@@ -101,7 +101,7 @@ def _engine_figures(box: Path, runs: int) -> list[Figure]:
 
 
 def _speed_pairs(spec: EngineSpec, n_pairs: int) -> list[tuple[float, float]]:
-    """(raw, engine) tokens/s of the same generation in turn, both processes alive, so that drift hits both."""
+    """(raw, engine) tokens/s of one generation in turn, both processes alive, so that drift hits both."""
     prompt = chat("You are a writer.", STORY)
     fields = asdict(spec) | {"prompt": "".join(text for text, _ in prompt), "n_tokens": GENERATED_TOKENS}
     command = [sys.executable, "-m", "whis_box.evaluation.raw_libllama", json.dumps(fields)]

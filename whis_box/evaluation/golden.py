@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from whis_box.config import describe_validation
-from whis_box.errors import InputError, NotReadyError, storage_error
+from whis_box.errors import InputError
+from whis_box.paths import read_text
 from whis_box.schemas import Answer, Frozen, Hit, Record
 
 
@@ -38,12 +39,7 @@ def read_golden(path: Path) -> list[GoldenQuestion]:
 
     Raises: NotReadyError if it is missing; InputError listing every bad line; StorageError.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise NotReadyError(f"{path}: the golden questions are missing; name a file with --golden") from None
-    except OSError as cause:
-        raise storage_error("read", path, cause) from cause
+    lines = read_text(path, "name a file with --golden").splitlines()
     questions: list[GoldenQuestion] = []
     complaints: list[str] = []
     for number, line in enumerate(lines, start=1):

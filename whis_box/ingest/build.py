@@ -6,16 +6,15 @@ Invariant: the decision rests on hashes: of the inputs, and of the finished file
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from whis_box.config import RagConfig, load_config
 from whis_box.engine.cpu import thread_count
-from whis_box.errors import WhisError, storage_error
+from whis_box.errors import WhisError
 from whis_box.ingest.pipeline import IndexSummary, build_index, inputs_sha256
-from whis_box.knowledge.embedder import Embedder
-from whis_box.knowledge.store import file_sha256
+from whis_box.knowledge.embedder import MODEL_FILE, Embedder
+from whis_box.paths import file_sha256, written_beside
 
 
 def build_if_needed(
@@ -27,7 +26,7 @@ def build_if_needed(
     """
     rag = load_config(configs / "rag.yaml", RagConfig)
     embedder = Embedder(embedder_dir, rag.embedder_dim, thread_count())
-    embedder_sha256 = file_sha256(embedder_dir / "model.onnx")
+    embedder_sha256 = file_sha256(embedder_dir / MODEL_FILE)
     inputs = inputs_sha256(source, embedder_sha256, rag)
     note = out.with_name(out.name + ".json")
     known = _known_summary(note, inputs, out)
@@ -39,12 +38,8 @@ def build_if_needed(
         "sha256": file_sha256(out),
         "counts": [summary.n_records, summary.n_chunks, summary.n_sentences],
     }
-    try:
-        beside = note.with_name(f".{note.name}.{os.getpid()}")
+    with written_beside(note) as beside:
         beside.write_text(json.dumps(fields))
-        beside.replace(note)
-    except OSError as cause:
-        raise storage_error("write", note, cause) from cause
     return summary, True
 
 

@@ -255,20 +255,6 @@ def describe(path: Path) -> dict[str, object]:
     return meta
 
 
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file, streamed.
-
-    Raises: NotReadyError if it is missing; StorageError.
-    """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise NotReadyError(f"{path}: missing; run `make demo` or copy the box again") from None
-    except OSError as cause:
-        raise storage_error("read", path, cause) from cause
-
-
 def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """All rows of one query."""
     return connection.execute(sql, values).fetchall()

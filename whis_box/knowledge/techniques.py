@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from whis_box.errors import NotReadyError, VerificationError, storage_error
+from whis_box.errors import VerificationError
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import EvidenceSentence
 from whis_box.knowledge.terms import terms, tokens
+from whis_box.paths import read_text
 
 SATURATION = 3.0  # about four rare shared terms
 MIN_SHARED = 2
@@ -52,13 +53,7 @@ class Catalogue:
         """
         self._names: dict[str, str] = {}
         self._tactics: dict[str, list[str]] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise NotReadyError(f"{path}: the technique catalogue is missing; copy the box again") from None
-        except OSError as cause:
-            raise storage_error("read the technique catalogue", path, cause) from cause
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.startswith("#") or line.startswith("id\t"):
                 continue
             fields = line.split("\t")
