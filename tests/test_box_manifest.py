@@ -114,6 +114,7 @@ def test_a_full_disk_leaves_the_old_box(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(assemble_module.shutil, "copyfile", full)
+    parts.license.write_text("a change, or nothing would be copied")
     with pytest.raises(StorageError, match="disk is full"):
         assemble(parts, small_box, BoxConfig())
     verify(small_box)

@@ -12,6 +12,7 @@ import pytest
 
 from whis_box.cli import main
 from whis_box.paths import repository_root
+from whis_box.show import printable
 
 AUDIT_QUESTION = "Which Windows event ID is logged when the audit log is cleared?"
 
@@ -49,6 +50,10 @@ def test_a_missing_box_is_not_ready(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["ask", "x", "--box", str(tmp_path)]) == 4
     captured = capsys.readouterr()
     assert captured.out == "" and "no box here" in captured.err and str(tmp_path) in captured.err
+
+
+def test_nothing_a_document_holds_can_move_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\u202ec\td\n") == "a\\x1b[2Jb\\u202ec\td\n"
 
 
 def test_json_errors_are_objects_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

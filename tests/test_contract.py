@@ -25,7 +25,7 @@ TIERS = [
     {"prompts", "engine", "knowledge", "guards", "audit"},
     {"ingest", "rollout"},
     {"copilot"},
-    {"server", "evaluation", "box", "doctor", "show"},
+    {"server", "evaluation", "box", "doctor", "show", "batch"},
     {"cli"},
 ]
 WITHIN_A_TIER = {

@@ -10,12 +10,12 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import show
+from whis_box import batch, show
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -23,11 +23,8 @@ from whis_box.errors import (
     EXIT_REFUSED,
     InputError,
     WhisError,
-    storage_error,
 )
 from whis_box.paths import default_box, repository_root
-
-MAX_LINE_BYTES = 5_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,8 +62,13 @@ def _ask(options: argparse.Namespace) -> int:
         raise InputError("give one question, or --input FILE with one JSON object per line")
     with open_box(options.box) as copilot:
         if options.input is not None:
-            return _batch(options.input, lambda line: copilot.ask(_field(line, "question"), line.get("id")))
-        answer = copilot.ask(_text_argument(options.question))
+            return batch.run(
+                options.input,
+                lambda line: copilot.ask(batch.field(line, "question"), line.get("id")).model_dump(
+                    mode="json"
+                ),
+            )
+        answer = copilot.ask(batch.text_argument(options.question))
     print(answer.model_dump_json() if options.json else show.answer(answer))
     return EXIT_OK if answer.status == "answered" else EXIT_REFUSED
 
@@ -78,10 +80,13 @@ def _triage(options: argparse.Namespace) -> int:
     if (options.file is None) == (options.input is None):
         raise InputError("give one alert file (or `-`), or --input FILE with one event per line")
     if options.file is not None:  # read before the model is loaded: a bad file is reported at once
-        event = parse_event(_read_bytes(options.file), options.file)
+        event = parse_event(batch.read_bytes(options.file), options.file)
     with open_box(options.box) as copilot:
         if options.input is not None:
-            return _batch(options.input, lambda line: copilot.triage(_event_of(line), line.get("id")))
+            return batch.run(
+                options.input,
+                lambda line: copilot.triage(batch.event_of(line), line.get("id")).model_dump(mode="json"),
+            )
         triage = copilot.triage(event)
     print(triage.model_dump_json() if options.json else show.triage(triage))
     return EXIT_REFUSED if triage.abstained else EXIT_OK
@@ -110,9 +115,13 @@ def _search(options: argparse.Namespace) -> int:
             raise InputError("the query is empty; give at least one word")
         return retriever.search(cleaned, options.top_k)
 
+    def answer(line: dict[str, Any]) -> dict[str, Any]:
+        hits = hits_of(batch.field(line, "question"))
+        return {"request_id": line.get("id"), "hits": [hit.model_dump(mode="json") for hit in hits]}
+
     if options.input is not None:
-        return _batch(options.input, lambda line: (line.get("id"), hits_of(_field(line, "question"))))
-    hits = hits_of(_text_argument(options.query))
+        return batch.run(options.input, answer)
+    hits = hits_of(batch.text_argument(options.query))
     print(
         json.dumps([hit.model_dump() for hit in hits], ensure_ascii=False)
         if options.json
@@ -207,79 +216,6 @@ def _bench(options: argparse.Namespace) -> int:
     result = run(options.box, options.golden, options.runs, set(options.only or ()))
     print(json.dumps(result, ensure_ascii=False) if options.json else show.bench(result))
     return EXIT_OK if all(row["met"] is not False for row in result["figures"]) else EXIT_ERROR
-
-
-# ---------------------------------------------------------------- batches
-
-
-def _batch(source: str, run: Callable[[dict[str, Any]], Any]) -> int:
-    """One JSON object in, one out, in order; a bad line gives an error object and the batch goes on."""
-    worst = EXIT_OK
-    for number, raw in enumerate(_lines(source), start=1):
-        request_id = None
-        try:
-            line = _parse_line(raw, source, number)
-            request_id = line.get("id")
-            if request_id is not None and not isinstance(request_id, str):
-                raise InputError(f"{source}: line {number}: id must be a string")
-            result = run(line)
-        except InputError as error:
-            worst = EXIT_ERROR
-            body = {"message": str(error), "type": "invalid_request_error", "param": None, "code": error.code}
-            print(json.dumps({"request_id": request_id, "error": body}, ensure_ascii=False), flush=True)
-            continue
-        if isinstance(result, tuple):
-            hits = [hit.model_dump() for hit in result[1]]
-            print(json.dumps({"request_id": result[0], "hits": hits}, ensure_ascii=False), flush=True)
-        else:
-            print(result.model_dump_json(), flush=True)
-    return worst
-
-
-def _lines(source: str) -> Iterator[bytes]:
-    try:
-        with sys.stdin.buffer if source == "-" else open(source, "rb") as stream:
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise InputError(
-                        f"{source}: a line is longer than {MAX_LINE_BYTES} bytes; split the file"
-                    )
-                if line.strip():
-                    yield line
-    except OSError as cause:
-        raise storage_error("read", Path(source), cause) from cause
-
-
-def _parse_line(raw: bytes, source: str, number: int) -> dict[str, Any]:
-    from whis_box.ingest.alerts import parse_event
-
-    return dict(parse_event(raw, f"{source}: line {number}"))
-
-
-def _field(line: dict[str, Any], name: str) -> str:
-    value = line.get(name)
-    if not isinstance(value, str):
-        raise InputError(f'the line needs a string {name!r}, like {{"id": "1", {json.dumps(name)}: "…"}}')
-    return value
-
-
-def _event_of(line: dict[str, Any]) -> dict[str, Any]:
-    event = line.get("event")
-    return event if isinstance(event, dict) and set(line) <= {"id", "event"} else line
-
-
-def _text_argument(text: str) -> str:
-    return _read_bytes("-").decode("utf-8", "replace") if text == "-" else text
-
-
-def _read_bytes(source: str) -> bytes:
-    try:
-        if source == "-":
-            return sys.stdin.buffer.read(MAX_LINE_BYTES + 1)
-        with open(source, "rb") as stream:
-            return stream.read(MAX_LINE_BYTES + 1)
-    except OSError as cause:
-        raise storage_error("read the alert", Path(source), cause) from cause
 
 
 # ---------------------------------------------------------------- parser

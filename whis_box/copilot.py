@@ -16,8 +16,9 @@ from whis_box.config import BoxConfig, ModelConfig
 from whis_box.engine.protocol import Completion, GenerateRequest
 from whis_box.engine.supervisor import Engine
 from whis_box.errors import InputError
-from whis_box.guards.binding import BoundAnswer, bind, cite
-from whis_box.guards.grounding import check_citation, unknown_codes
+from whis_box.guards import decision
+from whis_box.guards.binding import BoundAnswer, CitationList, bind, cite
+from whis_box.guards.grounding import check_citation
 from whis_box.guards.text import clean_text
 from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
 from whis_box.knowledge import identifiers
@@ -26,52 +27,24 @@ from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue, TechniqueEvidence, match_techniques
 from whis_box.knowledge.terms import terms
 from whis_box.schemas import (
-    SEVERITY_ORDER,
     TLP_ORDER,
-    AlertSeverity,
     Answer,
     Citation,
     Finding,
     Hit,
     Identifiers,
     Lineage,
-    Step,
-    TechniqueMatch,
     Timings,
     Tlp,
     Triage,
-    Verdict,
 )
 
 NOTHING_FOUND = "The box holds no passage that answers this question."
 CLOSEST = "The closest passages are quoted; they may not answer it."
 CLOSE_COSINE = 0.35
 MAX_CLOSE = 2
-STEP_HEADINGS = ("First five minutes", "Containment")
-CHECK_HEADINGS = ("False positives", "Malicious or benign")
 MAX_TECHNIQUES = 5
 MIN_TECHNIQUE_SCORE = 0.40  # chosen on the development events, see docs/measurements.md
-ESCALATE_SCORE = 0.60
-# Words that tell what happened without naming a new thing (stemmed).
-NARRATIVE_TERMS = frozenset(
-    [
-        "run",
-        "ran",
-        "start",
-        "launch",
-        "creat",
-        "open",
-        "write",
-        "wrote",
-        "access",
-        "connect",
-        "process",
-        "user",
-        "host",
-        "file",
-        "command",
-    ]
-)
 MAX_STEPS = 5
 MAX_CHECKS = 4
 
@@ -196,22 +169,22 @@ class Copilot:
         prompt = prompts.triage_prompt(text, [(one.id, one.name) for one in techniques])
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, on_text)
         chosen, drafted_summary = prompts.parse_triage(completion.text)
-        summary = self._summary(alert, text, drafted_summary, findings)
-        ranked = _agree(techniques, chosen, findings)
-        sections = self._sections(ranked)
-        cited = _Citations()
-        matches = [_technique_match(one, cited) for one in ranked]
-        steps = [_step(one, cited) for one in _under(sections, STEP_HEADINGS)[:MAX_STEPS]]
-        checks = [_step(one, cited) for one in _under(sections, CHECK_HEADINGS)[:MAX_CHECKS]]
+        summary = decision.summary(text, drafted_summary, findings)
+        decision.report_disagreement(techniques, chosen, findings)
+        verdict, reason = decision.verdict(techniques, alert.severity)
+        advice = self._advice(techniques)
+        cited = CitationList()
+        matches = [decision.technique_match(one, cited) for one in techniques]
+        steps = [decision.step(one, cited) for one in decision.first_steps(advice)[:MAX_STEPS]]
+        checks = [decision.step(one, cited) for one in decision.benign_checks(advice)[:MAX_CHECKS]]
         self._check(cited.citations)
-        verdict, reason = _verdict(ranked, alert)
         return Triage(
             id=uuid.uuid4().hex,
             request_id=request_id,
             alert_id=alert.id,
             verdict=verdict,
-            severity=_severity(alert, ranked),
-            confidence=round(ranked[0].score, 3) if ranked else 0.0,
+            severity=decision.severity(techniques, alert.severity),
+            confidence=round(techniques[0].score, 3) if techniques else 0.0,
             abstained=verdict == "needs_review",
             abstain_reason=reason,
             summary=summary,
@@ -236,29 +209,10 @@ class Copilot:
         )
         return [one for one in found if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
 
-    def _summary(self, alert: Alert, text: str, drafted: str, findings: list[Finding]) -> str:
-        """The model's sentence if the alert holds its words and codes, else the alert's own facts."""
-        known = set(terms(text))
-        strange = sorted({term for term in terms(drafted) if term not in known | NARRATIVE_TERMS})
-        if drafted and not unknown_codes(drafted, [text]) and not strange:
-            return drafted
-        why = (
-            f"it used words the alert does not hold: {', '.join(strange[:5])}"
-            if drafted
-            else "it was not finished"
-        )
-        findings.append(
-            Finding(
-                code="summary_replaced", severity="info", message=f"the model's summary was not used, {why}"
-            )
-        )
-        lines = [line for line in text.splitlines() if not line.startswith(("time:", "original file name:"))]
-        return " | ".join(lines[:4])
-
-    def _sections(self, ranked: list[TechniqueEvidence]) -> list[EvidenceSentence]:
+    def _advice(self, techniques: list[TechniqueEvidence]) -> list[EvidenceSentence]:
         """Sentences of the documents that carry the strongest techniques; no technique, no advice."""
         carrying = dict.fromkeys(
-            one.sentence.hit.chunk.record_id for one in ranked if one.sentence is not None
+            one.sentence.hit.chunk.record_id for one in techniques if one.sentence is not None
         )
         return [
             one for record_id in list(carrying)[:2] for one in self._parts.selector.sentences_of(record_id)
@@ -291,68 +245,6 @@ class Copilot:
             deadline_s=generation.deadline_s,
         )
         return self._parts.engine.generate(request, on_text)
-
-
-class _Citations:
-    """Numbers each cited sentence once."""
-
-    def __init__(self) -> None:
-        self.citations: list[Citation] = []
-
-    def number(self, sentence: EvidenceSentence) -> int:
-        for known in self.citations:
-            if known.sha256 == sentence.sha256 and known.record_id == sentence.hit.chunk.record_id:
-                return known.n
-        self.citations.append(cite(len(self.citations) + 1, sentence))
-        return len(self.citations)
-
-
-def _technique_match(one: TechniqueEvidence, cited: _Citations) -> TechniqueMatch:
-    numbers = [cited.number(one.sentence)] if one.sentence is not None else []
-    return TechniqueMatch(id=one.id, name=one.name, score=round(one.score, 3), citations=numbers)
-
-
-def _step(sentence: EvidenceSentence, cited: _Citations) -> Step:
-    return Step(text=" ".join(sentence.text.split()), citations=[cited.number(sentence)])
-
-
-def _under(sentences: Sequence[EvidenceSentence], headings: Sequence[str]) -> list[EvidenceSentence]:
-    return [
-        one
-        for heading in headings
-        for one in sentences
-        if one.kind == "sentence" and one.hit.chunk.heading_path and one.hit.chunk.heading_path[-1] == heading
-    ]
-
-
-def _agree(
-    techniques: list[TechniqueEvidence], chosen: str, findings: list[Finding]
-) -> list[TechniqueEvidence]:
-    """The order of the evidence stands; the model's choice is reported when it differs."""
-    if techniques and chosen != techniques[0].id:
-        message = f"the model chose {chosen}, the evidence is stronger for {techniques[0].id}"
-        findings.append(Finding(code="technique_disagreement", severity="info", message=message))
-    return techniques
-
-
-def _verdict(ranked: list[TechniqueEvidence], alert: Alert) -> tuple[Verdict, str]:
-    """`escalate` on strong evidence in code, else `needs_review`: nothing is closed here."""
-    if ranked and ranked[0].score >= ESCALATE_SCORE:
-        return "escalate", ""
-    if ranked:
-        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].score:.2f})"
-    if alert.severity in ("high", "critical"):
-        return "escalate", ""
-    return "needs_review", "no passage of the box matches this alert"
-
-
-def _severity(alert: Alert, ranked: list[TechniqueEvidence]) -> AlertSeverity:
-    """Never below the source's; `high` on strong evidence, `medium` on some."""
-    own: AlertSeverity = "informational"
-    if ranked:
-        own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
-    source = alert.severity or "informational"
-    return max(own, source, key=SEVERITY_ORDER.index)
 
 
 def _relevance_finding(evidence: Evidence, threshold: float) -> Finding:

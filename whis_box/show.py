@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from whis_box.doctor import Report
 
 WIDTH = 100
+# What could move the cursor, recolour the screen or reorder what is read; tab and line feed may stay.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def answer(value: Answer) -> str:
@@ -24,7 +27,7 @@ def answer(value: Answer) -> str:
     lines += _findings(value.findings)
     lines.append(f"confidence {value.confidence:.2f} · {value.status} · TLP:{value.tlp.upper()}")
     lines += [_timings(value.timings), _lineage(value.lineage)]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def triage(value: Triage) -> str:
@@ -54,7 +57,7 @@ def triage(value: Triage) -> str:
     lines.append("Sources")
     lines += [f"  [{one.n}] {_where(one)}" for one in value.citations]
     lines += _findings(value.findings)
-    return "\n".join([*lines, _timings(value.timings), _lineage(value.lineage)])
+    return printable("\n".join([*lines, _timings(value.timings), _lineage(value.lineage)]))
 
 
 def hits(values: Sequence[Hit]) -> str:
@@ -65,7 +68,7 @@ def hits(values: Sequence[Hit]) -> str:
         heading = " > ".join([hit.title, *hit.chunk.heading_path])
         lines += [f"{rank}. {heading}  ({hit.chunk.record_id}, score {hit.score:.3f}: {found})"]
         lines += [_wrap(" ".join(hit.chunk.text.split())[:400], "   "), ""]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def mapping(value: Mapping[str, object]) -> str:
@@ -107,8 +110,13 @@ def error(value: WhisError, as_json: bool) -> int:
     if as_json:
         body = {"message": str(value), "type": type(value).__name__, "param": None, "code": value.code}
         print(json.dumps({"error": body}, ensure_ascii=False))
-    print(f"whis: {value}", file=sys.stderr)
+    print(f"whis: {printable(str(value))}", file=sys.stderr)
     return value.exit_code
+
+
+def printable(text: str) -> str:
+    """`text` with each control character as its escape, `\\x1b`: documents and alerts are not trusted."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _citation(citation: Citation) -> str:

@@ -14,6 +14,7 @@ import whis_box
 from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
 from whis_box.config import BoxConfig
 from whis_box.errors import NotReadyError, WhisError, storage_error
+from whis_box.paths import file_sha256
 
 CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml")
 
@@ -41,6 +42,9 @@ def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest
             raise NotReadyError(f"{source}: a part of the box is missing; run `make demo`")
     building = target.with_name(f".{target.name}.building")
     try:
+        present = _verified(target)
+        if present is not None and present.files == _describe(layout):
+            return present, False
         shutil.rmtree(building, ignore_errors=True)
         for place, source in layout.items():
             _copy(source, building / place)
@@ -51,9 +55,6 @@ def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest
             source_commit=source_commit(),
             files=describe_folder(building),
         )
-        if _unchanged(target, manifest.files):
-            shutil.rmtree(building)
-            return verify(target)[0], False
         write_manifest(building, manifest)
         _swap(building, target)
     except OSError as cause:
@@ -80,11 +81,25 @@ def _copy(source: Path, place: Path) -> None:
         shutil.copyfile(source, place)
 
 
-def _unchanged(target: Path, files: list[FileEntry]) -> bool:
+def _describe(layout: dict[Path, Path]) -> list[FileEntry]:
+    """What the box would hold, without copying it."""
+    entries = []
+    for place, source in layout.items():
+        if source.is_dir():
+            inside = describe_folder(source)
+            entries += [one.model_copy(update={"path": f"{place.as_posix()}/{one.path}"}) for one in inside]
+        else:
+            size, digest = source.stat().st_size, file_sha256(source)
+            entries.append(FileEntry(path=place.as_posix(), size_bytes=size, sha256=digest))
+    return sorted(entries, key=lambda one: Path(one.path))
+
+
+def _verified(target: Path) -> Manifest | None:
+    """The box that is there, None if there is none or it is damaged: then it is built anew."""
     try:
-        return verify(target)[0].files == files
+        return verify(target)[0]
     except WhisError:
-        return False
+        return None
 
 
 def _swap(building: Path, target: Path) -> None:

@@ -128,6 +128,21 @@ def cite(n: int, sentence: EvidenceSentence) -> Citation:
     )
 
 
+class CitationList:
+    """Numbers each cited sentence once, from 1."""
+
+    def __init__(self) -> None:
+        self.citations: list[Citation] = []
+
+    def number(self, sentence: EvidenceSentence) -> int:
+        """The sentence's number; it is added if it is new."""
+        for known in self.citations:
+            if known.sha256 == sentence.sha256 and known.record_id == sentence.hit.chunk.record_id:
+                return known.n
+        self.citations.append(cite(len(self.citations) + 1, sentence))
+        return len(self.citations)
+
+
 def _note(code: str, message: str) -> Finding:
     severity = "warning" if code in ("claim_unsupported", "citation_unknown") else "info"
     return Finding(code=code, severity=severity, message=message)

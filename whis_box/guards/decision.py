@@ -1,0 +1,97 @@
+"""What a triage says, decided in code from the evidence; the model's draft is checked against the alert.
+
+Invariant: no verdict here closes an alert, and the severity is never below the one its source gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whis_box.guards.binding import CitationList
+from whis_box.guards.grounding import unknown_codes
+from whis_box.knowledge.evidence import EvidenceSentence
+from whis_box.knowledge.techniques import TechniqueEvidence
+from whis_box.knowledge.terms import terms
+from whis_box.schemas import SEVERITY_ORDER, AlertSeverity, Finding, Step, TechniqueMatch, Verdict
+
+STEP_HEADINGS = ("First five minutes", "Containment")
+CHECK_HEADINGS = ("False positives", "Malicious or benign")
+ESCALATE_SCORE = 0.60
+# Words that tell what happened without naming a new thing (stemmed).
+NARRATIVE_VERBS = {"run", "ran", "start", "launch", "creat", "open", "write", "wrote", "access", "connect"}
+NARRATIVE_NOUNS = {"process", "user", "host", "file", "command"}
+# Lines of an alert's description that add nothing to a one-line summary.
+UNTOLD_LABELS = ("time:", "original file name:")
+
+
+def verdict(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -> tuple[Verdict, str]:
+    """(`escalate` on strong evidence, else `needs_review`; why it was not decided, or "")."""
+    if ranked and ranked[0].score >= ESCALATE_SCORE:
+        return "escalate", ""
+    if ranked:
+        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].score:.2f})"
+    if source in ("high", "critical"):
+        return "escalate", ""
+    return "needs_review", "no passage of the box matches this alert"
+
+
+def severity(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -> AlertSeverity:
+    """Never below the source's; `high` on strong evidence, `medium` on some."""
+    own: AlertSeverity = "informational"
+    if ranked:
+        own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
+    return max(own, source or "informational", key=SEVERITY_ORDER.index)
+
+
+def summary(alert_text: str, drafted: str, findings: list[Finding]) -> str:
+    """The model's sentence if the alert holds its words and codes, else the alert's own facts."""
+    known = set(terms(alert_text)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
+    strange = sorted({term for term in terms(drafted) if term not in known})
+    if drafted and not unknown_codes(drafted, [alert_text]) and not strange:
+        return drafted
+    why = (
+        f"it used words the alert does not hold: {', '.join(strange[:5])}"
+        if drafted
+        else "it was not finished"
+    )
+    message = f"the model's summary was not used, {why}"
+    findings.append(Finding(code="summary_replaced", severity="info", message=message))
+    lines = [line for line in alert_text.splitlines() if not line.startswith(UNTOLD_LABELS)]
+    return " | ".join(lines[:4])
+
+
+def report_disagreement(ranked: Sequence[TechniqueEvidence], chosen: str, findings: list[Finding]) -> None:
+    """The order of the evidence stands; the model's choice is reported when it differs."""
+    if ranked and chosen != ranked[0].id:
+        message = f"the model chose {chosen}, the evidence is stronger for {ranked[0].id}"
+        findings.append(Finding(code="technique_disagreement", severity="info", message=message))
+
+
+def technique_match(one: TechniqueEvidence, cited: CitationList) -> TechniqueMatch:
+    """The technique with the number of the sentence that carries it."""
+    numbers = [cited.number(one.sentence)] if one.sentence is not None else []
+    return TechniqueMatch(id=one.id, name=one.name, score=round(one.score, 3), citations=numbers)
+
+
+def step(sentence: EvidenceSentence, cited: CitationList) -> Step:
+    """One sentence of advice with its citation."""
+    return Step(text=" ".join(sentence.text.split()), citations=[cited.number(sentence)])
+
+
+def first_steps(advice: Sequence[EvidenceSentence]) -> list[EvidenceSentence]:
+    """What to do first, in the documents' order."""
+    return _under(advice, STEP_HEADINGS)
+
+
+def benign_checks(advice: Sequence[EvidenceSentence]) -> list[EvidenceSentence]:
+    """What to check before calling it malicious."""
+    return _under(advice, CHECK_HEADINGS)
+
+
+def _under(sentences: Sequence[EvidenceSentence], headings: Sequence[str]) -> list[EvidenceSentence]:
+    return [
+        one
+        for heading in headings
+        for one in sentences
+        if one.kind == "sentence" and one.hit.chunk.heading_path and one.hit.chunk.heading_path[-1] == heading
+    ]
