@@ -21,7 +21,8 @@ demo: box                          ## build what is missing, then check, ask and
 box: index                         ## assemble build/box with its manifest
 	$(BIN)/whis box build
 
-index: models                      ## index data/raw
+index: models                      ## ingest data/raw and index it
+	$(BIN)/whis ingest data/raw --source whis-field-guide
 	$(BIN)/whis index build
 
 models: $(VENV)/.installed         ## fetch, verify, re-quantize and export the models

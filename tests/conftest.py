@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from whis_box.config import RagConfig
-from whis_box.ingest.pipeline import build_index
+from whis_box.ingest.pipeline import build_index, read_folder
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.terms import terms
 from whis_box.paths import repository_root
@@ -121,7 +121,7 @@ def retriever(guide: Path, tmp_path: Path) -> Iterator[Retriever]:
     embedder: Any = HashingEmbedder()
     rag = RagConfig()
     path = tmp_path / "index.sqlite"
-    build_index(guide, path, embedder, FAKE_SHA256, rag, lambda *_: None)
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, rag, lambda *_: None)
     opened = Retriever(path, embedder, FAKE_SHA256, rag.retriever)
     yield opened
     opened.connection.close()

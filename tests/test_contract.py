@@ -26,6 +26,7 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
+    {"cli_ingest"},
     {"cli"},
 ]
 WITHIN_A_TIER = {

@@ -24,7 +24,7 @@ from whis_box.knowledge.store import describe
 
 def build(guide: Path, path: Path) -> None:
     embedder: Any = HashingEmbedder()
-    build_index(guide, path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None)
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None)
 
 
 def test_chunks_are_spans_of_their_record(guide: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import batch, show
+from whis_box import batch, cli_ingest, show
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -130,29 +130,6 @@ def _search(options: argparse.Namespace) -> int:
     return EXIT_OK if hits else EXIT_REFUSED
 
 
-def _index_build(options: argparse.Namespace) -> int:
-    from whis_box.ingest.build import build_if_needed
-
-    summary, changed = build_if_needed(
-        options.source, options.out, options.embedder, options.configs, show.progress
-    )
-    state = "built" if changed else "unchanged"
-    result = {
-        "index": str(summary.path),
-        "state": state,
-        "records": summary.n_records,
-        "chunks": summary.n_chunks,
-        "sentences": summary.n_sentences,
-    }
-    print(
-        json.dumps(result)
-        if options.json
-        else f"{summary.path}: {state}, {summary.n_records} records, {summary.n_chunks} chunks, "
-        f"{summary.n_sentences} sentences"
-    )
-    return EXIT_OK
-
-
 def _index_info(options: argparse.Namespace) -> int:
     from whis_box.config import BoxConfig, load_config
     from whis_box.knowledge.store import describe
@@ -234,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--top-k", type=_positive, default=None, metavar="N", help="number of hits")
     for command in (ask, triage, search):
         command.add_argument("--input", metavar="FILE", help="NDJSON, one request per line, or - for stdin")
+    _ingest_commands(commands)
     _index_commands(commands)
     _box_commands(commands)
     _command(commands, "doctor", _doctor, "check this machine and the box")
@@ -248,12 +226,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _ingest_commands(commands: Any) -> None:
+    ingest = _command(commands, "ingest", cli_ingest.ingest, "read, sanitize and account for documents")
+    ingest.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, archives or folders")
+    ingest.add_argument("--source", required=True, metavar="NAME", help="a source of data/sources.yaml")
+    ingest.add_argument("--sources", type=Path, default=repository_root() / "data" / "sources.yaml")
+    ingest.add_argument("--corpus", type=Path, default=cli_ingest.CORPUS, metavar="FILE")
+    ingest.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that sanitize")
+    redact = _command(commands, "redact", cli_ingest.redact, "take personal data and secrets out of a text")
+    redact.add_argument("file", help="the file, or - for stdin")
+    for command in (ingest, redact):
+        cli_ingest.add_corpus_options(command)
+
+
 def _index_commands(commands: Any) -> None:
     build_dir = repository_root() / "build"
     group = commands.add_parser("index", help="build or describe the index")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = _command(actions, "build", _index_build, "index a folder of documents")
-    build.add_argument("source", type=Path, nargs="?", default=repository_root() / "data" / "raw")
+    build = _command(actions, "build", cli_ingest.index_build, "index every record of a corpus")
+    build.add_argument("corpus", type=Path, nargs="?", default=cli_ingest.CORPUS)
     build.add_argument("--out", type=Path, default=build_dir / "index" / "whis.sqlite")
     build.add_argument("--embedder", type=Path, default=build_dir / "embedder")
     build.add_argument("--configs", type=Path, default=repository_root() / "configs")

@@ -105,6 +105,11 @@ def progress(done: int, total: int, what: str) -> None:
         print(f"[{done}/{total}] {what}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """One line for people, on stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
 def error(value: WhisError, as_json: bool) -> int:
     """Report an error and give its exit code; with `--json` it is also an object on stdout."""
     if as_json:

@@ -1,4 +1,4 @@
-"""From a folder of documents to an index, in one pass.
+"""From records to an index, in one pass; and the field guide's folder as records.
 
 Invariant: every document is read and checked before the index is touched; one bad document stops the build
 with all complaints listed, so an index never misses a document silently.
@@ -7,7 +7,7 @@ with all complaints listed, so an index never misses a document silently.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,17 @@ def read_folder(folder: Path) -> list[Record]:
 
 
 def build_index(
-    folder: Path, path: Path, embedder: Embedder, embedder_sha256: str, rag: RagConfig, progress: Progress
+    records: Sequence[Record],
+    path: Path,
+    embedder: Embedder,
+    embedder_sha256: str,
+    rag: RagConfig,
+    progress: Progress,
 ) -> IndexSummary:
-    """Index every document of `folder` into `path`; `progress` gets (done, total, record id).
+    """Index the records into `path`; `progress` gets (done, total, record id).
 
-    Raises: as `read_folder`; StorageError when the disk is full or not writable.
+    Raises: StorageError when the disk is full or not writable.
     """
-    records = read_folder(folder)
     with IndexWriter(path, embedder.dim, embedder_sha256) as writer:
         for done, record in enumerate(records, start=1):
             _add(writer, chunk_record(record, rag.chunking.max_tokens, embedder.count_tokens), embedder)
@@ -73,14 +77,13 @@ def build_index(
     return IndexSummary(path, writer.n_records, writer.n_chunks, writer.n_sentences)
 
 
-def inputs_sha256(folder: Path, embedder_sha256: str, rag: RagConfig) -> str:
+def inputs_sha256(records: Sequence[Record], embedder_sha256: str, rag: RagConfig) -> str:
     """Digest of everything an index depends on; equal digests mean that a rebuild would change nothing."""
     digest = hashlib.sha256(
         f"{embedder_sha256}\n{rag.chunking.model_dump_json()}\n{rag.embedder_dim}\n".encode()
     )
-    for path in sorted(folder.rglob("*.md")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for record in records:
+        digest.update(record.model_dump_json().encode())
     for source in sorted((Path(__file__).parent.parent / "knowledge").glob("*.py")):
         digest.update(source.read_bytes())  # a change of the chunker or the schema also asks for a rebuild
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 from whis_box.errors import InputError, storage_error
 from whis_box.ingest.readers.draft import Limits, RawFile, Skip
-from whis_box.ingest.readers.mail import attachments
 
 _BOMB_FLOOR_BYTES = 1_000_000
 _BLOCK_BYTES = 1 << 20
@@ -59,6 +58,8 @@ def unpack(file: RawFile, limits: Limits, nesting: int = 0) -> Iterator[RawFile 
     elif file.data.startswith(b"\x1f\x8b"):
         inner = _gz_member(file, limits)
     elif file.name.lower().endswith(".eml"):
+        from whis_box.ingest.readers.mail import attachments  # brings the HTML parser along
+
         yield file
         inner = attachments(file, limits)
     else:

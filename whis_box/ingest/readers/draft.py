@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from charset_normalizer import from_bytes
 from pydantic import Field
 
 from whis_box.config import Section
@@ -90,6 +89,8 @@ def decode(data: bytes) -> tuple[str, str]:
     try:
         return data.decode("utf-8-sig"), "utf-8"
     except UnicodeDecodeError:
+        from charset_normalizer import from_bytes
+
         # The guess reads a sample: the library's own limit makes large files slow.
         guess = from_bytes(data[:100_000]).best()
         encoding = guess.encoding if guess is not None else "latin-1"

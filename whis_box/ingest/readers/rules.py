@@ -75,6 +75,7 @@ def _sigma(rule: Mapping[str, Any], number: int, position: str) -> Draft:
         text="\n\n".join(parts) + "\n",
         labels=labels,
         position=position,
+        record_id=str(rule.get("id") or ""),
     )
 
 
@@ -97,6 +98,7 @@ def _atomic(file: Mapping[str, Any], position: str) -> Draft:
         text="\n\n".join(part for part in parts if part) + "\n",
         labels=(*technique_labels([technique] if technique else []), "kind:atomic"),
         position=position,
+        record_id=technique.lower(),
     )
 
 

@@ -91,6 +91,7 @@ class _Graph:
             text="\n\n".join(f"## {heading}\n\n{body}" for heading, body in sections if body) + "\n",
             labels=labels,
             position=one["id"],
+            record_id=(code or one["id"]).lower(),
         )
 
     def _facts(self, one: Object, kind: str) -> list[tuple[str, str]]:

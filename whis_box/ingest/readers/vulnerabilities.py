@@ -45,7 +45,7 @@ def read_cve(record: Mapping[str, Any], file: RawFile, limits: Limits) -> Iterat
         if words:
             parts += [f"## {heading}", "\n\n".join(words)]
     title = f"{code} {_words(cna.get('title'))}".strip()[:200]
-    yield Draft(code, title, "\n\n".join(parts) + "\n", (f"cve:{code}", "kind:cve"), code)
+    yield Draft(code, title, "\n\n".join(parts) + "\n", (f"cve:{code}", "kind:cve"), code, code.lower())
 
 
 def read_kev(catalog: Mapping[str, Any], file: RawFile, limits: Limits) -> Iterator[Item]:
@@ -66,7 +66,7 @@ def read_kev(catalog: Mapping[str, Any], file: RawFile, limits: Limits) -> Itera
         ]
         title = f"{code} {_words(one.get('vulnerabilityName'))} (known exploited)"[:200]
         text = "## Known exploitation\n\n" + "\n\n".join(line for line in lines if line) + "\n"
-        yield Draft(code, title, text, (f"cve:{code}", "kind:kev"), f"vulnerability {number}")
+        yield Draft(code, title, text, (f"cve:{code}", "kind:kev"), f"vulnerability {number}", code.lower())
 
 
 def _product(code: str, one: Mapping[str, Any]) -> str:

@@ -1,0 +1,105 @@
+"""The build host's commands of `whis`: ingest documents, redact text, build the index.
+
+Invariant: as in cli.py, stdout carries results only; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from whis_box import batch, show
+from whis_box.config import load_config
+from whis_box.errors import EXIT_OK, InputError
+from whis_box.paths import repository_root
+
+ROOT = repository_root()
+CORPUS = ROOT / "build" / "corpus" / "corpus.sqlite"
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """`whis ingest PATH... --source NAME`."""
+    from whis_box.ingest.corpus import Corpus
+    from whis_box.ingest.intake import Intake
+    from whis_box.ingest.sanitize.policy import PolicyConfig
+    from whis_box.ingest.sanitize.pseudonyms import fingerprint, load_key
+    from whis_box.ingest.sources import find_source
+
+    policy = load_config(options.configs / "policy.yaml", PolicyConfig)
+    source = find_source(options.sources, options.source, policy)
+    key, where = load_key(options.key_file)
+    with Corpus(options.corpus) as corpus:
+        pseudonyms = corpus.pseudonyms(key, fingerprint(key))
+        intake = Intake(options.source, source, policy, corpus, pseudonyms, show.note)
+        summary = intake.run(options.paths, options.workers)
+        corpus.commit()
+        logs = corpus.export(options.corpus.parent)
+    result: dict[str, Any] = {
+        "corpus": str(options.corpus),
+        "source": options.source,
+        "license": source.license,
+        "tlp": source.tlp,
+        "pseudonym_key": where,
+        **summary.as_dict(),
+        "logs": [str(path) for path in logs],
+    }
+    print(json.dumps(result, ensure_ascii=False) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def redact(options: argparse.Namespace) -> int:
+    """`whis redact FILE|-`."""
+    from whis_box.guards.text import clean_text
+    from whis_box.ingest.readers.draft import decode
+    from whis_box.ingest.sanitize.analyzer import Analyzer
+    from whis_box.ingest.sanitize.policy import PolicyConfig
+    from whis_box.ingest.sanitize.pseudonyms import Pseudonyms, load_key
+    from whis_box.ingest.sanitize.redact import redact as redact_text
+
+    policy = load_config(options.configs / "policy.yaml", PolicyConfig)
+    data = batch.read_bytes(options.file)
+    if len(data) > batch.MAX_LINE_BYTES:
+        raise InputError(
+            f"{options.file}: more than {batch.MAX_LINE_BYTES} bytes; use `whis ingest` for files"
+        )
+    text = clean_text(decode(data)[0].replace("\r\n", "\n"), "text")[0]
+    pseudonyms = Pseudonyms(load_key(options.key_file)[0])
+    redacted = redact_text("stdin", text, Analyzer(policy).find(text), policy, pseudonyms)
+    if options.json:
+        log = [entry.model_dump() for entry in redacted.log]
+        result = {"text": redacted.text, "redactions": redacted.counts, "log": log}
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print(redacted.text, end="" if redacted.text.endswith("\n") else "\n")
+        show.note(", ".join(f"{kind} {count}" for kind, count in redacted.counts.items()) or "nothing found")
+    return EXIT_OK
+
+
+def index_build(options: argparse.Namespace) -> int:
+    """`whis index build`."""
+    from whis_box.ingest.build import build_if_needed
+
+    summary, changed = build_if_needed(
+        options.corpus, options.out, options.embedder, options.configs, show.progress
+    )
+    state = "built" if changed else "unchanged"
+    result = {
+        "index": str(summary.path),
+        "state": state,
+        "records": summary.n_records,
+        "chunks": summary.n_chunks,
+        "sentences": summary.n_sentences,
+    }
+    counts = f"{summary.n_records} records, {summary.n_chunks} chunks, {summary.n_sentences} sentences"
+    print(json.dumps(result) if options.json else f"{summary.path}: {state}, {counts}")
+    return EXIT_OK
+
+
+def add_corpus_options(command: argparse.ArgumentParser) -> None:
+    """Options that ingest and redact share."""
+    command.add_argument("--configs", type=Path, default=ROOT / "configs", metavar="DIR")
+    command.add_argument(
+        "--key-file", type=Path, default=None, metavar="FILE", help="pseudonym key; else WHIS_PSEUDONYM_KEY"
+    )

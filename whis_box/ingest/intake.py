@@ -1,0 +1,371 @@
+"""`whis ingest`: files through reading, cleaning, redaction, comparison and validation into the corpus.
+
+Invariant: nothing reaches the corpus that the policy did not see; what does not come in is accounted for
+with file, position and reason; an unchanged file is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from whis_box.config import describe_validation
+from whis_box.errors import InputError
+from whis_box.guards.text import clean_text
+from whis_box.ingest.corpus import Corpus
+from whis_box.ingest.readers.archives import open_file, paths_of, unpack
+from whis_box.ingest.readers.draft import Draft, RawFile, Skip, slug
+from whis_box.ingest.sanitize.policy import PolicyConfig
+from whis_box.ingest.sanitize.pseudonyms import Pseudonyms
+from whis_box.ingest.sanitize.redact import redact
+from whis_box.ingest.sanitize.spans import Span
+from whis_box.ingest.sources import SourceConfig
+from whis_box.schemas import Record, Source
+
+if TYPE_CHECKING:  # presidio and the readers take seconds to import, which an unchanged import can spare
+    from whis_box.ingest.dedupe import NearDuplicates
+    from whis_box.ingest.sanitize.analyzer import Analyzer
+
+PIPELINE_VERSION = "2"
+BATCH = 64
+COMMIT_EVERY = 512
+TITLE_END = "\n\x1e\n"  # between title and text while both go through the finder in one pass
+
+Progress = Callable[[str], None]
+Find = Callable[[Iterable[str]], Iterator[list[Span]]]
+
+
+@dataclass
+class Summary:
+    """What one import did."""
+
+    files: int = 0
+    unchanged_files: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """drafts, accepted, reused, rejected, skipped, duplicates, removed, bytes."""
+    redactions: Counter[str] = field(default_factory=Counter)
+    findings: Counter[str] = field(default_factory=Counter)
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "files": self.files,
+            "unchanged_files": self.unchanged_files,
+            **dict(sorted(self.counts.items())),
+            "redactions": dict(sorted(self.redactions.items())),
+            "findings": dict(sorted(self.findings.items())),
+        }
+
+
+@dataclass(frozen=True)
+class Intake:
+    """One source on its way into one corpus."""
+
+    name: str
+    source: SourceConfig
+    policy: PolicyConfig
+    corpus: Corpus
+    pseudonyms: Pseudonyms
+    progress: Progress
+
+    def run(self, roots: list[Path], workers: int) -> Summary:
+        """Ingest every file of `roots`.
+
+        Raises: InputError, StorageError; a document that is refused is counted, not raised.
+        """
+        summary, pipeline = Summary(), pipeline_digest(self.policy, self.source)
+        pending = []
+        for root in roots:
+            for path in paths_of(root):
+                uri = path.name if path == root else f"{root.name}/{path.relative_to(root).as_posix()}"
+                file = open_file(path, uri, self.policy.limits)
+                if isinstance(file, Skip):
+                    self._skip(uri, file, summary)
+                elif self.corpus.is_done(self.name, uri, _sha256(file.data), pipeline):
+                    summary.unchanged_files += 1
+                else:
+                    pending.append((path, uri))
+        if not pending:
+            return summary
+        from whis_box.ingest.dedupe import NearDuplicates
+
+        near = NearDuplicates()
+        for record_id, value in self.corpus.signatures():
+            near.add(record_id, value)
+        with Finders(self.policy, workers) as finders:
+            for number, (path, uri) in enumerate(pending, start=1):
+                file = open_file(path, uri, self.policy.limits)
+                if isinstance(file, RawFile):
+                    self.progress(f"[{number}/{len(pending)}] {uri}")
+                    self._file(file, pipeline, finders, near, summary)
+        self.corpus.keep_pseudonyms(self.pseudonyms)
+        self.corpus.commit()
+        return summary
+
+    def _file(
+        self, file: RawFile, pipeline: str, finders: Finders, near: NearDuplicates, summary: Summary
+    ) -> None:
+        if self._secret_name(file, finders, summary):
+            return
+        self.corpus.begin_file(self.name, file.name)
+        summary.files += 1
+        summary.counts["bytes"] += len(file.data)
+        ids: set[str] = set()
+        drafts = self._drafts(file, summary)
+        total = 0
+        while batch := list(islice(drafts, BATCH)):
+            texts = []
+            for _, draft in batch:
+                cleaned, notes = clean_text(draft.text, "document")
+                summary.findings.update(note.code for note in notes)
+                texts.append(f"{clean_text(draft.title, 'title')[0]}{TITLE_END}{cleaned}")
+            wanted = [self._is_new(one, pipeline, ids) for one in batch]
+            spans = finders.find(text for text, new in zip(texts, wanted, strict=True) if new)
+            for (raw, draft), text, new in zip(batch, texts, wanted, strict=True):
+                summary.counts["drafts"] += 1
+                if new:
+                    self._accept(raw, draft, text, next(spans), pipeline, file.name, ids, near, summary)
+                else:
+                    summary.counts["reused"] += 1
+            total += len(batch)
+            if total % COMMIT_EVERY < BATCH:
+                self.corpus.keep_pseudonyms(self.pseudonyms)
+                self.corpus.commit()
+                self.progress(f"{file.name}: {total} documents")
+        self.corpus.keep_pseudonyms(self.pseudonyms)
+        removed = self.corpus.finish_file(self.name, file.name, _sha256(file.data), pipeline, ids, total)
+        summary.counts["removed"] += removed
+
+    def _drafts(self, file: RawFile, summary: Summary) -> Iterator[tuple[RawFile, Draft]]:
+        from whis_box.ingest.readers.detect import read
+
+        for one in unpack(file, self.policy.limits):
+            if isinstance(one, Skip):
+                self._skip(file.name, one, summary)
+                continue
+            try:
+                for item in read(one, self.policy.limits):
+                    if isinstance(item, Skip):
+                        self._skip(file.name, item, summary)
+                    elif len(item.text) > self.policy.limits.max_text_chars:
+                        reason = (
+                            f"{len(item.text)} characters are more than {self.policy.limits.max_text_chars}"
+                        )
+                        self._reject(file.name, item, reason, summary)
+                    else:
+                        yield one, item
+            except InputError as error:  # front matter that is there and wrong
+                self._skip(file.name, Skip(one.name, str(error)), summary)
+                summary.counts["rejected"] += 1
+
+    def _is_new(self, one: tuple[RawFile, Draft], pipeline: str, ids: set[str]) -> bool:
+        """False when the same draft went through the same pipeline before: nothing would change."""
+        record_id = self._record_id(*one)
+        held = self.corpus.holder(record_id)
+        if record_id in ids or held is None or held[2:] != (_draft_sha256(one[1]), pipeline):
+            return True
+        ids.add(record_id)
+        return False
+
+    def _accept(
+        self,
+        raw: RawFile,
+        draft: Draft,
+        text: str,
+        spans: list[Span],
+        pipeline: str,
+        uri: str,
+        ids: set[str],
+        near: NearDuplicates,
+        summary: Summary,
+    ) -> None:
+        from whis_box.ingest.dedupe import comparable_sha256, signature
+
+        record_id = self._record_id(raw, draft)
+        held = self.corpus.holder(record_id)
+        if record_id in ids or (held is not None and held[:2] != (self.name, uri)):
+            self._reject(
+                uri, draft, f"id {record_id!r} is also that of another document; rename one", summary
+            )
+            return
+        redacted = redact(record_id, text, spans, self.policy, self.pseudonyms)
+        if redacted.refused_for:
+            self._reject(uri, draft, f"holds {redacted.refused_for}, which the policy rejects", summary)
+            return
+        title, _, body = redacted.text.partition(TITLE_END)
+        offset = len(title) + len(TITLE_END)
+        license_id = draft.license or self.source.license
+        if license_id not in self.policy.licenses:
+            self._reject(uri, draft, f"licence {license_id!r} is not on the policy's list", summary)
+            return
+        record = self._record(record_id, raw, draft, title, body, license_id, redacted.counts)
+        if isinstance(record, str):
+            self._reject(uri, draft, record, summary)
+            return
+        same, value = comparable_sha256(body), b"" if "kind:event" in draft.labels else signature(body)
+        if self._is_duplicate(record_id, uri, draft, same, value, near, summary):
+            return
+        log = [
+            one.model_copy(update={"start": one.start - offset, "end": one.end - offset})
+            for one in redacted.log
+        ]
+        digests = (_draft_sha256(draft), pipeline, same)
+        self.corpus.put(record, (self.name, uri), digests, value, log)
+        near.add(record_id, value)
+        ids.add(record_id)
+        summary.counts["accepted"] += 1
+        summary.redactions.update(redacted.counts)
+
+    def _record(
+        self,
+        record_id: str,
+        raw: RawFile,
+        draft: Draft,
+        title: str,
+        body: str,
+        license_id: str,
+        counts: dict[str, int],
+    ) -> Record | str:
+        digest = _sha256(raw.data)
+        try:
+            return Record.model_validate(
+                {
+                    "id": record_id,
+                    "source": Source(
+                        name=self.name,
+                        uri=raw.name + (f"#{draft.position}" if draft.position else ""),
+                        revision=digest[:12],
+                        retrieved_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    ),
+                    "title": title,
+                    "text": body,
+                    "labels": list(draft.labels),
+                    "license": license_id,
+                    "tlp": draft.tlp or self.source.tlp,
+                    "sha256_raw": digest,
+                    "sha256_text": _sha256(body.encode()),
+                    "redactions": counts,
+                    "pipeline_version": PIPELINE_VERSION,
+                }
+            )
+        except ValidationError as cause:
+            return describe_validation("record", cause)
+
+    def _is_duplicate(
+        self,
+        record_id: str,
+        uri: str,
+        draft: Draft,
+        same: str,
+        value: bytes,
+        near: NearDuplicates,
+        summary: Summary,
+    ) -> bool:
+        kept, kind, similarity = self.corpus.same_text(same), "exact", 1.0
+        if kept is None or kept == record_id:
+            found = near.nearest(value, record_id)
+            if found is None:
+                return False
+            kept, kind, similarity = found[0], "near", round(found[1], 3)
+        self.corpus.note_duplicate(self.name, uri, record_id, kept, kind, similarity, _draft_sha256(draft))
+        summary.counts["duplicates"] += 1
+        return True
+
+    def _record_id(self, raw: RawFile, draft: Draft) -> str:
+        if draft.record_id:
+            return draft.record_id if self.source.own_ids else f"{self.name}:{draft.record_id}"
+        place = slug(raw.name)
+        short = hashlib.sha256(raw.name.encode()).hexdigest()[:8]
+        return f"{self.name}:{place[:80]}-{short}:{slug(draft.key)}"
+
+    def _secret_name(self, file: RawFile, finders: Finders, summary: Summary) -> bool:
+        """A file whose name holds a secret is refused: the name would go into every citation."""
+        if not any(span.entity_type == "SECRET" for span in next(finders.find([file.name]))):
+            return False
+        masked = f"file {_sha256(file.name.encode())[:12]}"
+        self.corpus.note_reject(self.name, masked, "", "", "its name holds a secret; rename the file")
+        summary.counts["rejected"] += 1
+        return True
+
+    def _skip(self, uri: str, skip: Skip, summary: Summary) -> None:
+        self.corpus.note_skip(self.name, uri, skip)
+        summary.counts["skipped"] += 1
+
+    def _reject(self, uri: str, draft: Draft, reason: str, summary: Summary) -> None:
+        # Without the title: it did not go through the policy to the end.
+        self.corpus.note_reject(self.name, uri, draft.position or draft.key, "", reason)
+        summary.counts["rejected"] += 1
+
+
+class Finders:
+    """The analyzer, in this process or in `workers` others."""
+
+    def __init__(self, policy: PolicyConfig, workers: int) -> None:
+        self._policy, self._workers = policy, workers
+        self._own: Analyzer | None = None
+
+    def __enter__(self) -> Finders:
+        self._pool = None
+        if self._workers > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = context.Pool(self._workers, _start_worker, (self._policy.model_dump_json(),))
+        else:
+            self._own = _analyzer(self._policy)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+    def find(self, texts: Iterable[str]) -> Iterator[list[Span]]:
+        """Spans of each text, in order."""
+        if self._pool is not None:
+            return iter(self._pool.map(_find, list(texts), chunksize=4))
+        assert self._own is not None, "Finders is a context manager"
+        return map(self._own.find, texts)
+
+
+_worker: list[Analyzer] = []
+
+
+def _analyzer(policy: PolicyConfig) -> Analyzer:
+    from whis_box.ingest.sanitize.analyzer import Analyzer
+
+    return Analyzer(policy)
+
+
+def _start_worker(policy: str) -> None:
+    _worker.append(_analyzer(PolicyConfig.model_validate_json(policy)))
+
+
+def _find(text: str) -> list[Span]:
+    return _worker[0].find(text)
+
+
+def pipeline_digest(policy: PolicyConfig, source: SourceConfig) -> str:
+    """Digest of what decides what a draft becomes: version, policy, source, and the code itself."""
+    digest = hashlib.sha256(
+        f"{PIPELINE_VERSION}\n{policy.model_dump_json()}\n{source.model_dump_json()}".encode()
+    )
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _draft_sha256(draft: Draft) -> str:
+    fields = [draft.key, draft.title, draft.text, *draft.labels, draft.license, draft.tlp]
+    return _sha256("\x1f".join(fields).encode("utf-8", "surrogatepass"))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

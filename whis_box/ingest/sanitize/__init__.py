@@ -1,0 +1,1 @@
+"""What identifies people, their machines or their secrets, found and taken out; indicators stay."""
