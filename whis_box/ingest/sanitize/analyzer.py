@@ -79,8 +79,8 @@ class Analyzer:
         protected = [match.span() for match in INDICATORS.finditer(text)]
         strong = [one for one in spans if one.entity_type in UNPROTECTED]
         weak = without((one for one in spans if one.entity_type not in UNPROTECTED), protected)
-        kept = [one for one in (*strong, *weak) if not self._is_kept(text[one.start : one.end])]
-        acted = [*kept, *find_secrets(text)]
+        found_spans = [*strong, *weak, *find_secrets(text)]
+        acted = [one for one in found_spans if not self._is_kept(text[one.start : one.end])]
         return resolve(one for one in acted if self._policy.action(one.entity_type) != "keep")
 
     def _is_kept(self, value: str) -> bool:

@@ -17,9 +17,23 @@ from whis_box.ingest.sanitize.policy import PolicyConfig
 
 PHONE_REGIONS = ("US", "GB", "DE")
 MAX_VALUE = 80
-# Heads of registry and device paths, which look like DOMAIN\user.
+# Heads of registry and device paths, which look like DOMAIN\user, and domains reserved for examples.
 _NOT_DOMAINS = {
-    *("HKLM", "HKCU", "HKCR", "HKU", "HKCC", "HKEY", "SOFTWARE", "SYSTEM", "SAM", "SECURITY", "BUILTIN"),
+    *(
+        "EXAMPLE",
+        "CONTOSO",
+        "HKLM",
+        "HKCU",
+        "HKCR",
+        "HKU",
+        "HKCC",
+        "HKEY",
+        "SOFTWARE",
+        "SYSTEM",
+        "SAM",
+        "SECURITY",
+        "BUILTIN",
+    ),
     *(
         "CLSID",
         "REGISTRY",
@@ -62,7 +76,7 @@ _NOT_DOMAINS = {
     ),
 }
 _PLACEHOLDER = re.compile(
-    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any)$", re.I
+    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any|account)$", re.I
 )
 _PATTERNS: tuple[tuple[str, float, re.Pattern[str]], ...] = (
     ("SID", 0.95, re.compile(r"\b(S-1-5-21(?:-\d{1,10}){3,4})\b")),
@@ -151,7 +165,7 @@ def _forms(text: str, known: set[str]) -> Iterator[tuple[str, int, int, float, s
         for match in pattern.finditer(text):
             group = match.lastindex or 0
             if group == 2 and (
-                match[1] in _NOT_DOMAINS or "." in match[2] and match[2][-4:].lower() == ".exe"
+                match[1] in _NOT_DOMAINS or match[2].lower().endswith((".exe", ".dll", ".sys"))
             ):
                 continue
             value = match[group]
@@ -250,6 +264,8 @@ def _phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
             continue  # two numbers with a hyphen are a range, a bare run of digits is a counter
         if re.match(r"(?:19|20)\d\d[-./]\d\d?[-./]\d\d?", raw) or re.fullmatch(r"(?:\d{1,3}\.)+\d{1,5}", raw):
             continue  # dates and versions
+        if re.fullmatch(r"[1-9]\d(?: \d\d)+", raw):
+            continue  # bytes in hexadecimal
         for region in PHONE_REGIONS:
             try:
                 number = phonenumbers.parse(raw, region)

@@ -58,9 +58,10 @@ _ASSIGNED = (
 # Each: the regular expression, whose group "s" is the secret.
 OWN: dict[str, re.Pattern[str]] = {
     "private key": re.compile(
-        r"(?P<s>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?"
-        r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z))",
-        re.DOTALL,
+        r"(?P<s>-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:(?:\\[rn]|\s)*(?:[A-Za-z0-9+/=]{8,}|[A-Z][A-Za-z-]{1,30}: [^\n]{1,200}))+"
+        r"(?:(?:\\[rn]|\s)*[A-Za-z0-9+/=]{0,7}(?:\\[rn]|\s)*"
+        r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?)"
     ),
     "json web token": re.compile(r"(?P<s>\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
     "password in a URL": re.compile(
