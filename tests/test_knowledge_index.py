@@ -35,6 +35,12 @@ def test_chunks_are_spans_of_their_record(guide: Path) -> None:
             assert record.text[chunk.start : chunk.end] == chunk.text
 
 
+def test_repeated_passages_have_ids_of_their_own(tmp_path: Path) -> None:
+    write_document(tmp_path, "log", "A log", "## One\n\n" + "The same line of a log again.\n\n" * 30)
+    chunks = chunk_record(read_folder(tmp_path)[0], 32, lambda text: len(text.split())).chunks
+    assert len({chunk.id for chunk in chunks}) == len(chunks) > 1
+
+
 def test_a_long_section_is_cut_at_sentence_ends(tmp_path: Path) -> None:
     body = "## One\n\n" + " ".join(f"Sentence number {n} has exactly seven words." for n in range(20))
     write_document(tmp_path, "long", "A long one", body)

@@ -244,10 +244,15 @@ def _index_commands(commands: Any) -> None:
     group = commands.add_parser("index", help="build or describe the index")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = _command(actions, "build", cli_ingest.index_build, "index every record of a corpus")
-    build.add_argument("corpus", type=Path, nargs="?", default=cli_ingest.CORPUS)
-    build.add_argument("--out", type=Path, default=build_dir / "index" / "whis.sqlite")
-    build.add_argument("--embedder", type=Path, default=build_dir / "embedder")
-    build.add_argument("--configs", type=Path, default=repository_root() / "configs")
+    purge = _command(actions, "purge", cli_ingest.index_purge, "erase a record and prove that it is gone")
+    purge.add_argument("--record", required=True, metavar="ID", help="the record's id")
+    sources = _command(actions, "sources", cli_ingest.corpus_info, "what the corpus holds, by source")
+    for command in (build, purge, sources):
+        command.add_argument("--corpus", type=Path, default=cli_ingest.CORPUS, metavar="FILE")
+    for command in (build, purge):
+        command.add_argument("--out", type=Path, default=build_dir / "index" / "whis.sqlite")
+        command.add_argument("--embedder", type=Path, default=build_dir / "embedder")
+        command.add_argument("--configs", type=Path, default=repository_root() / "configs")
     _command(actions, "info", _index_info, "what the index holds")
 
 

@@ -97,6 +97,37 @@ def index_build(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def index_purge(options: argparse.Namespace) -> int:
+    """`whis index purge --record ID`: erase, build again, prove."""
+    from whis_box.ingest.build import build_if_needed
+    from whis_box.ingest.purge import purge_record
+
+    erasure = purge_record(options.corpus, options.record)
+    build_if_needed(options.corpus, options.out, options.embedder, options.configs, show.progress)
+    corpus: Path = options.corpus
+    files = [corpus, corpus.with_name(f"{corpus.name}-wal"), options.out]
+    searched = erasure.prove(files)
+    result = {
+        "record": options.record,
+        "passages_searched_for": len(erasure.passages),
+        "passages_found": 0,
+        "bytes_searched": searched,
+        "next": "assemble and install a new box: boxes and adapters made before still hold the record",
+    }
+    print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def corpus_info(options: argparse.Namespace) -> int:
+    """`whis index sources`: what the corpus holds, by source and licence."""
+    from whis_box.ingest.corpus import open_existing
+
+    with open_existing(options.corpus) as corpus:
+        info = corpus.summary()
+    print(json.dumps(info, ensure_ascii=False) if options.json else show.mapping(info))
+    return EXIT_OK
+
+
 def add_corpus_options(command: argparse.ArgumentParser) -> None:
     """Options that ingest and redact share."""
     command.add_argument("--configs", type=Path, default=ROOT / "configs", metavar="DIR")

@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,25 @@ def file_sha256(path: Path, remedy: str = GET_IT_AGAIN) -> str:
         raise NotReadyError(f"{path}: missing; {remedy}") from None
     except OSError as cause:
         raise storage_error("read", path, cause) from cause
+
+
+def file_bytes_hold(path: Path, passages: Sequence[bytes]) -> list[bytes]:
+    """Which of the passages stand anywhere in the file's raw bytes.
+
+    Raises: StorageError.
+    """
+    overlap = max((len(one) for one in passages), default=1)
+    found: set[bytes] = set()
+    try:
+        with path.open("rb") as stream:
+            tail = b""
+            while block := stream.read(1 << 24):
+                window = tail + block
+                found.update(one for one in passages if one in window)
+                tail = window[-overlap:]
+    except OSError as cause:
+        raise storage_error("read", path, cause) from cause
+    return sorted(found)
 
 
 @contextmanager

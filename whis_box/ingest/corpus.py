@@ -35,6 +35,7 @@ create table if not exists rejects (source text, uri text, position text, title 
 create table if not exists skips (source text, uri text, position text, reason text);
 create table if not exists duplicates (
     source text, uri text, dropped_id text, kept_id text, kind text, similarity real, draft_sha256 text);
+create table if not exists purged (id text primary key, at text not null);
 create table if not exists pseudonyms (label text, token text, number integer, primary key (label, token));
 """
 
@@ -155,6 +156,27 @@ class Corpus:
         """Every record, in order of id."""
         for (body,) in self._db.execute("select body from records order by id"):
             yield Record.model_validate_json(body)
+
+    def record(self, record_id: str) -> Record | None:
+        """One record, or None."""
+        row = self._row("select body from records where id = ?", (record_id,))
+        return None if row is None else Record.model_validate_json(str(row[0]))
+
+    def purge(self, record_id: str, at: str) -> None:
+        """Erase a record with its redaction log and its duplicates; no import brings it back."""
+        self._remove(record_id)
+        self._db.execute("delete from duplicates where dropped_id = ? or kept_id = ?", (record_id, record_id))
+        self._db.execute("insert or replace into purged values (?, ?)", (record_id, at))
+        self.commit()
+        self._db.execute("commit")
+        # secure_delete zeroes freed pages; the vacuum and the truncated log leave no older copy behind.
+        self._db.execute("vacuum")
+        self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+        self._db.execute("begin")
+
+    def is_purged(self, record_id: str) -> bool:
+        """Whether the record was erased on purpose."""
+        return self._row("select 1 from purged where id = ?", (record_id,)) is not None
 
     def _remove(self, record_id: str) -> None:
         self._db.execute("delete from records where id = ?", (record_id,))

@@ -51,7 +51,7 @@ class Summary:
     files: int = 0
     unchanged_files: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    """drafts, accepted, reused, rejected, skipped, duplicates, removed, bytes."""
+    """drafts, accepted, reused, rejected, skipped, duplicates, removed; bytes of files and of their text."""
     redactions: Counter[str] = field(default_factory=Counter)
     findings: Counter[str] = field(default_factory=Counter)
 
@@ -132,6 +132,7 @@ class Intake:
             spans = finders.find(text for text, new in zip(texts, wanted, strict=True) if new)
             for (raw, draft), text, new in zip(batch, texts, wanted, strict=True):
                 summary.counts["drafts"] += 1
+                summary.counts["text_bytes"] += len(text.encode("utf-8", "replace"))
                 if new:
                     self._accept(raw, draft, text, next(spans), pipeline, file.name, ids, near, summary)
                 else:
@@ -196,6 +197,9 @@ class Intake:
             self._reject(
                 uri, draft, f"id {record_id!r} is also that of another document; rename one", summary
             )
+            return
+        if self.corpus.is_purged(record_id):
+            self._reject(uri, draft, f"{record_id} was purged and may not come back", summary)
             return
         redacted = redact(record_id, text, spans, self.policy, self.pseudonyms)
         if redacted.refused_for:

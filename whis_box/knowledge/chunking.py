@@ -7,6 +7,7 @@ unless it is longer than the limit itself.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,11 +29,16 @@ def chunk_record(record: Record, max_tokens: int, count_tokens: Callable[[str], 
     """Split `record` along its headings into chunks of at most `max_tokens` tokens."""
     chunks: list[Chunk] = []
     spans_of_chunks: list[list[Span]] = []
+    seen: Counter[str] = Counter()  # a log repeats itself: equal passages still need ids of their own
     for block in split_blocks(record.text):
         for spans in _pack(record.text, list(block.spans), max_tokens, count_tokens):
             text = record.text[spans[0].start : spans[-1].end]
             heading_path = list(block.heading_path)
-            chunks.append(_chunk(record, len(chunks), heading_path, text, spans, count_tokens(text)))
+            identity = "\x1f".join([record.id, *heading_path, text])
+            seen[identity] += 1
+            if seen[identity] > 1:
+                identity += f"\x1f{seen[identity]}"
+            chunks.append(_chunk(record, identity, len(chunks), heading_path, spans, count_tokens(text)))
             spans_of_chunks.append(spans)
     return ChunkedRecord(record, chunks, spans_of_chunks)
 
@@ -58,12 +64,12 @@ def _pack(
 
 
 def _chunk(
-    record: Record, ordinal: int, heading_path: list[str], text: str, spans: list[Span], n_tokens: int
+    record: Record, identity: str, ordinal: int, heading_path: list[str], spans: list[Span], n_tokens: int
 ) -> Chunk:
+    text = record.text[spans[0].start : spans[-1].end]
     found = identifiers.extract(" ".join([record.title, *heading_path, text]))
     claimed = [label.removeprefix("technique:") for label in record.labels if label.startswith("technique:")]
     techniques = [identifier.value for identifier in found if identifier.kind == "technique"]
-    identity = "\x1f".join([record.id, *heading_path, text])
     return Chunk(
         id=hashlib.sha256(identity.encode()).hexdigest()[:32],
         record_id=record.id,

@@ -251,6 +251,14 @@ def describe(path: Path) -> dict[str, object]:
     for field in ("license", "tlp"):
         rows = connection.execute(f"select body ->> '{field}', count(*) from records group by 1 order by 1")
         meta[f"records_by_{field}"] = {str(value): int(count) for value, count in rows}
+    rows = connection.execute(
+        "select body ->> '$.source.name', body ->> 'license', body ->> 'pipeline_version', count(*),"
+        " sum(length(body ->> 'text')) from records group by 1, 2, 3 order by 1, 2"
+    )
+    meta["sources"] = [
+        {"name": name, "license": license_id, "pipeline": pipeline, "records": count, "characters": chars}
+        for name, license_id, pipeline, count, chars in rows
+    ]
     connection.close()
     return meta
 
