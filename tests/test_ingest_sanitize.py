@@ -48,6 +48,9 @@ def found(analyzer: Analyzer, text: str) -> list[tuple[str, str]]:
         ("call +49 30 901820 today", [("PHONE_NUMBER", "+49 30 901820")]),
         ("card 4111 1111 1111 1111", [("CREDIT_CARD", "4111 1111 1111 1111")]),
         ("IBAN DE89 3704 0044 0532 0130 00", [("IBAN_CODE", "DE89 3704 0044 0532 0130 00")]),
+        ("pay with 180016070420458 please", [("CREDIT_CARD", "180016070420458")]),
+        ("to gb82west12345698765432 now", [("IBAN_CODE", "gb82west12345698765432")]),
+        ("my phone number is 467 3395", [("PHONE_NUMBER", "467 3395")]),
         ("employee id: 88213", [("EMPLOYEE_ID", "88213")]),
     ],
 )
