@@ -7,9 +7,8 @@ with file, position and reason; an unchanged file is not read again.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,6 +21,7 @@ from whis_box.config import describe_validation
 from whis_box.errors import InputError
 from whis_box.guards.text import clean_text
 from whis_box.ingest.corpus import Corpus
+from whis_box.ingest.finders import Finders
 from whis_box.ingest.readers.archives import open_file, paths_of, unpack
 from whis_box.ingest.readers.draft import Draft, RawFile, Skip, slug
 from whis_box.ingest.sanitize.policy import PolicyConfig
@@ -31,9 +31,8 @@ from whis_box.ingest.sanitize.spans import Span
 from whis_box.ingest.sources import SourceConfig
 from whis_box.schemas import Record, Source
 
-if TYPE_CHECKING:  # presidio and the readers take seconds to import, which an unchanged import can spare
+if TYPE_CHECKING:  # its library takes a second to import, which an unchanged import can spare
     from whis_box.ingest.dedupe import NearDuplicates
-    from whis_box.ingest.sanitize.analyzer import Analyzer
 
 PIPELINE_VERSION = "2"
 BATCH = 64
@@ -41,7 +40,6 @@ COMMIT_EVERY = 512
 TITLE_END = "\n\x1e\n"  # between title and text while both go through the finder in one pass
 
 Progress = Callable[[str], None]
-Find = Callable[[Iterable[str]], Iterator[list[Span]]]
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Intake:
                 file = open_file(path, uri, self.policy.limits)
                 if isinstance(file, Skip):
                     self._skip(uri, file, summary)
-                elif self.corpus.is_done(self.name, uri, _sha256(file.data), pipeline):
+                elif self.corpus.is_done(self.name, uri, file.sha256, pipeline):
                     summary.unchanged_files += 1
                 else:
                     pending.append((path, uri))
@@ -122,29 +120,46 @@ class Intake:
         ids: set[str] = set()
         drafts = self._drafts(file, summary)
         total = 0
-        while batch := list(islice(drafts, BATCH)):
-            texts = []
-            for _, draft in batch:
-                cleaned, notes = clean_text(draft.text, "document")
-                summary.findings.update(note.code for note in notes)
-                texts.append(f"{clean_text(draft.title, 'title')[0]}{TITLE_END}{cleaned}")
-            wanted = [self._is_new(one, pipeline, ids) for one in batch]
-            spans = finders.find(text for text, new in zip(texts, wanted, strict=True) if new)
-            for (raw, draft), text, new in zip(batch, texts, wanted, strict=True):
+        for prepared in _one_ahead(
+            iter(lambda: self._prepare(drafts, pipeline, ids, finders, summary), None)
+        ):
+            spans = prepared.spans()
+            for (raw, draft), text, new in zip(prepared.drafts, prepared.texts, prepared.wanted, strict=True):
                 summary.counts["drafts"] += 1
                 summary.counts["text_bytes"] += len(text.encode("utf-8", "replace"))
                 if new:
                     self._accept(raw, draft, text, next(spans), pipeline, file.name, ids, near, summary)
                 else:
                     summary.counts["reused"] += 1
-            total += len(batch)
+            total += len(prepared.drafts)
             if total % COMMIT_EVERY < BATCH:
                 self.corpus.keep_pseudonyms(self.pseudonyms)
                 self.corpus.commit()
                 self.progress(f"{file.name}: {total} documents")
         self.corpus.keep_pseudonyms(self.pseudonyms)
-        removed = self.corpus.finish_file(self.name, file.name, _sha256(file.data), pipeline, ids, total)
+        removed = self.corpus.finish_file(self.name, file.name, file.sha256, pipeline, ids, total)
         summary.counts["removed"] += removed
+
+    def _prepare(
+        self,
+        drafts: Iterator[tuple[RawFile, Draft]],
+        pipeline: str,
+        ids: set[str],
+        finders: Finders,
+        summary: Summary,
+    ) -> _Batch | None:
+        """The next drafts, cleaned and handed to the finders; None at the end."""
+        batch = list(islice(drafts, BATCH))
+        if not batch:
+            return None
+        texts = []
+        for _, draft in batch:
+            cleaned, notes = clean_text(draft.text, "document")
+            summary.findings.update(note.code for note in notes)
+            texts.append(f"{clean_text(draft.title, 'title')[0]}{TITLE_END}{cleaned}")
+        wanted = [self._is_new(one, pipeline, ids) for one in batch]
+        spans = finders.start([text for text, new in zip(texts, wanted, strict=True) if new])
+        return _Batch(batch, texts, wanted, spans)
 
     def _drafts(self, file: RawFile, summary: Summary) -> Iterator[tuple[RawFile, Draft]]:
         from whis_box.ingest.readers.detect import read
@@ -239,7 +254,7 @@ class Intake:
         license_id: str,
         counts: dict[str, int],
     ) -> Record | str:
-        digest = _sha256(raw.data)
+        digest = raw.sha256
         try:
             return Record.model_validate(
                 {
@@ -293,7 +308,7 @@ class Intake:
 
     def _secret_name(self, file: RawFile, finders: Finders, summary: Summary) -> bool:
         """A file whose name holds a secret is refused: the name would go into every citation."""
-        if not any(span.entity_type == "SECRET" for span in next(finders.find([file.name]))):
+        if not any(span.entity_type == "SECRET" for span in next(finders.start([file.name])())):
             return False
         masked = f"file {_sha256(file.name.encode())[:12]}"
         self.corpus.note_reject(self.name, masked, "", "", "its name holds a secret; rename the file")
@@ -310,50 +325,25 @@ class Intake:
         summary.counts["rejected"] += 1
 
 
-class Finders:
-    """The analyzer, in this process or in `workers` others."""
+@dataclass(frozen=True)
+class _Batch:
+    """Drafts on their way through the finders; `wanted` says which of the texts were handed over."""
 
-    def __init__(self, policy: PolicyConfig, workers: int) -> None:
-        self._policy, self._workers = policy, workers
-        self._own: Analyzer | None = None
-
-    def __enter__(self) -> Finders:
-        self._pool = None
-        if self._workers > 1:
-            context = multiprocessing.get_context("spawn")
-            self._pool = context.Pool(self._workers, _start_worker, (self._policy.model_dump_json(),))
-        else:
-            self._own = _analyzer(self._policy)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
-
-    def find(self, texts: Iterable[str]) -> Iterator[list[Span]]:
-        """Spans of each text, in order."""
-        if self._pool is not None:
-            return iter(self._pool.map(_find, list(texts), chunksize=4))
-        assert self._own is not None, "Finders is a context manager"
-        return map(self._own.find, texts)
+    drafts: list[tuple[RawFile, Draft]]
+    texts: list[str]
+    wanted: list[bool]
+    spans: Callable[[], Iterator[list[Span]]]
 
 
-_worker: list[Analyzer] = []
-
-
-def _analyzer(policy: PolicyConfig) -> Analyzer:
-    from whis_box.ingest.sanitize.analyzer import Analyzer
-
-    return Analyzer(policy)
-
-
-def _start_worker(policy: str) -> None:
-    _worker.append(_analyzer(PolicyConfig.model_validate_json(policy)))
-
-
-def _find(text: str) -> list[Span]:
-    return _worker[0].find(text)
+def _one_ahead(batches: Iterator[_Batch | None]) -> Iterator[_Batch]:
+    """Each batch after the next one has been started, so that storing and finding overlap."""
+    previous: _Batch | None = None
+    for batch in batches:
+        if previous is not None:
+            yield previous
+        previous = batch
+    if previous is not None:
+        yield previous
 
 
 def pipeline_digest(policy: PolicyConfig, source: SourceConfig) -> str:

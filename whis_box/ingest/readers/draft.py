@@ -5,9 +5,11 @@ Invariant: a reader never executes, fetches or writes anything, and what it leav
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import Field
 
@@ -48,6 +50,11 @@ class RawFile:
 
     name: str
     data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the bytes; a bundle of thousands of documents is hashed once."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ _NOT_DOMAINS = {
     ),
 }
 _PLACEHOLDER = re.compile(
-    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any|account)$", re.I
+    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any|account)$|[`,]", re.I
 )
 _PATTERNS: tuple[tuple[str, float, re.Pattern[str]], ...] = (
     ("SID", 0.95, re.compile(r"\b(S-1-5-21(?:-\d{1,10}){3,4})\b")),
@@ -158,6 +158,8 @@ _PHONE_WORDS = re.compile(
 )
 PHONE_WORD_CHARS = 48  # how far before a number such a word may stand
 
+_FILE_ENDS = (".exe", ".dll", ".sys", ".tmp", ".bat", ".ps1", ".txt", ".log", ".dat")
+
 Finder = Callable[[str], Iterator[tuple[str, int, int, float, str]]]
 
 
@@ -199,9 +201,7 @@ def _forms(text: str, known: set[str]) -> Iterator[tuple[str, int, int, float, s
     for kind, score, pattern in _PATTERNS:
         for match in pattern.finditer(text):
             group = match.lastindex or 0
-            if group == 2 and (
-                match[1] in _NOT_DOMAINS or match[2].lower().endswith((".exe", ".dll", ".sys"))
-            ):
+            if group == 2 and (match[1] in _NOT_DOMAINS or match[2].lower().endswith(_FILE_ENDS)):
                 continue
             value = match[group]
             if kind == "ACCOUNT" and _nobody(value, known):
@@ -317,7 +317,7 @@ def _phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
 
 def _date_or_version(raw: str) -> bool:
     date = re.match(r"(?:19|20)\d\d[-./]\d\d?[-./]\d\d?|\d\d?[./]\d\d?[./](?:19|20)\d\d", raw)
-    return bool(date) or bool(re.fullmatch(r"(?:\d{1,3}\.)+\d{1,5}", raw))
+    return bool(date) or bool(re.fullmatch(r"(?:\d{3} )?(?:\d{1,3}\.)+\d{1,5}", raw))
 
 
 def _cards(text: str) -> Iterator[tuple[str, int, int, float, str]]:
