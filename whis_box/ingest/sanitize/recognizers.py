@@ -20,6 +20,7 @@ MAX_VALUE = 80
 # Heads of registry and device paths, which look like DOMAIN\user, and domains reserved for examples.
 _NOT_DOMAINS = {
     *(
+        "CA",
         "EXAMPLE",
         "CONTOSO",
         "HKLM",
