@@ -52,7 +52,8 @@ _NAME = (
     r"(?:access|auth|refresh|bearer|id)[_-]?token|(?<!with )token|"
     r"client[_-]?secret|account[_-]?key|shared[_-]?access[_-]?key"
 )
-_ASSIGNED = rf"(?<![A-Za-z])(?<!with )(?:[A-Za-z0-9]{{1,30}}[_-])*(?:{_NAME})[\"']?\s{{0,3}}(?::=|=>|=|:(?!:))\s{{0,3}}"
+_ASSIGNED = rf"(?<![A-Za-z])(?<!with )(?:[A-Za-z0-9]{{1,30}}[_-])*(?:{_NAME})"
+_ASSIGNED += r"[\"']?\s{0,3}(?::=|=>|=|:(?!:))\s{0,3}"
 # Each: the regular expression, whose group "s" is the secret.
 OWN: dict[str, re.Pattern[str]] = {
     "private key": re.compile(
