@@ -34,7 +34,6 @@ def ingest(options: argparse.Namespace) -> int:
         pseudonyms = corpus.pseudonyms(key, fingerprint(key))
         intake = Intake(options.source, source, policy, corpus, pseudonyms, show.note)
         summary = intake.run(options.paths, options.workers)
-        corpus.commit()
         logs = corpus.export(options.corpus.parent)
     result: dict[str, Any] = {
         "corpus": str(options.corpus),

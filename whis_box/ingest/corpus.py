@@ -222,7 +222,7 @@ class Corpus:
 
     def keep_pseudonyms(self, pseudonyms: Pseudonyms) -> None:
         """Store the numbers given since."""
-        rows = [(*key, number) for key, number in pseudonyms.numbers.items()]
+        rows = [(*key, number) for key, number in pseudonyms.take_new().items()]
         self._db.executemany("insert or ignore into pseudonyms values (?, ?, ?)", rows)
 
     def summary(self) -> dict[str, object]:

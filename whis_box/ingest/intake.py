@@ -105,7 +105,6 @@ class Intake:
                 if isinstance(file, RawFile):
                     self.progress(f"[{number}/{len(pending)}] {uri}")
                     self._file(file, pipeline, finders, near, summary)
-        self.corpus.keep_pseudonyms(self.pseudonyms)
         self.corpus.commit()
         return summary
 
@@ -132,7 +131,7 @@ class Intake:
                 else:
                     summary.counts["reused"] += 1
             total += len(prepared.drafts)
-            if total % COMMIT_EVERY < BATCH:
+            if total % COMMIT_EVERY < len(prepared.drafts) and total >= COMMIT_EVERY:
                 self.corpus.keep_pseudonyms(self.pseudonyms)
                 self.corpus.commit()
                 self.progress(f"{file.name}: {total} documents")
@@ -187,7 +186,7 @@ class Intake:
         """False when the same draft went through the same pipeline before: nothing would change."""
         record_id = self._record_id(*one)
         held = self.corpus.holder(record_id)
-        if record_id in ids or held is None or held[2:] != (_draft_sha256(one[1]), pipeline):
+        if record_id in ids or held is None or held[2:] != (one[1].sha256, pipeline):
             return True
         ids.add(record_id)
         return False
@@ -237,7 +236,7 @@ class Intake:
             one.model_copy(update={"start": one.start - offset, "end": one.end - offset})
             for one in redacted.log
         ]
-        digests = (_draft_sha256(draft), pipeline, same)
+        digests = (draft.sha256, pipeline, same)
         self.corpus.put(record, (self.name, uri), digests, value, log)
         near.add(record_id, value)
         ids.add(record_id)
@@ -295,7 +294,7 @@ class Intake:
             if found is None:
                 return False
             kept, kind, similarity = found[0], "near", round(found[1], 3)
-        self.corpus.note_duplicate(self.name, uri, record_id, kept, kind, similarity, _draft_sha256(draft))
+        self.corpus.note_duplicate(self.name, uri, record_id, kept, kind, similarity, draft.sha256)
         summary.counts["duplicates"] += 1
         return True
 
@@ -354,11 +353,6 @@ def pipeline_digest(policy: PolicyConfig, source: SourceConfig) -> str:
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _draft_sha256(draft: Draft) -> str:
-    fields = [draft.key, draft.title, draft.text, *draft.labels, draft.license, draft.tlp]
-    return _sha256("\x1f".join(fields).encode("utf-8", "surrogatepass"))
 
 
 def _sha256(data: bytes) -> str:

@@ -34,6 +34,15 @@ class FrontMatter(Frozen):
     tlp: Tlp
     reviewed: date
 
+    @property
+    def labels(self) -> list[str]:
+        """What a record carries of it."""
+        return [
+            *(f"technique:{one}" for one in self.technique_ids),
+            *(f"platform:{one}" for one in self.platforms),
+            *(f"data_source:{one}" for one in self.data_sources),
+        ]
+
 
 def read_document(path: Path, root: Path) -> Record:
     """One document as a record; `root` is the folder that its `source.uri` is relative to.
@@ -50,7 +59,7 @@ def read_document(path: Path, root: Path) -> Record:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as cause:
         raise InputError(f"{path}: not UTF-8 at byte {cause.start}; save it as UTF-8") from None
-    header, body = _split(path, unicodedata.normalize("NFC", text))
+    header, body = split_front_matter(str(path), unicodedata.normalize("NFC", text))
     if header.license not in LICENSES:
         raise InputError(
             f"{path}: license {header.license!r} is not one of {sorted(LICENSES)}; it may not be indexed"
@@ -65,9 +74,7 @@ def read_document(path: Path, root: Path) -> Record:
         ),
         title=header.title,
         text=body,
-        labels=[f"technique:{one}" for one in header.technique_ids]
-        + [f"platform:{one}" for one in header.platforms]
-        + [f"data_source:{one}" for one in header.data_sources],
+        labels=header.labels,
         license=header.license,
         tlp=header.tlp,
         sha256_raw=hashlib.sha256(raw).hexdigest(),
@@ -76,14 +83,18 @@ def read_document(path: Path, root: Path) -> Record:
     )
 
 
-def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
+def split_front_matter(where: str, text: str) -> tuple[FrontMatter, str]:
+    """The header and the body, which ends in one line feed; `where` names the file in errors.
+
+    Raises: InputError.
+    """
     head, separator, body = text.removeprefix("---\n").partition("\n---\n")
     if not text.startswith("---\n") or not separator:
-        raise InputError(f"{path}: line 1: no front matter; begin the file with `---`, the keys, and `---`")
+        raise InputError(f"{where}: line 1: no front matter; begin the file with `---`, the keys, and `---`")
     try:
         fields = yaml.safe_load(head)
         return FrontMatter.model_validate(fields), body.strip("\n") + "\n"
     except yaml.YAMLError as cause:
-        raise InputError(f"{path}: the front matter is not valid YAML: {cause}") from None
+        raise InputError(f"{where}: the front matter is not valid YAML: {cause}") from None
     except ValidationError as cause:
-        raise InputError(describe_validation(f"{path}: front matter", cause)) from None
+        raise InputError(describe_validation(f"{where}: front matter", cause)) from None

@@ -61,10 +61,14 @@ def _read(file: RawFile, limits: Limits) -> Iterator[Item]:
 
 
 def _read_json(file: RawFile, limits: Limits) -> Iterator[Item]:
+    text = decode(file.data)[0]
     try:
-        whole = json.loads(decode(file.data)[0])
-    except (ValueError, RecursionError):
-        yield from events.read_json(file, limits)  # NDJSON, or broken: it reports where
+        whole = json.loads(text)
+    except RecursionError:
+        yield Skip(file.name, f"nested deeper than {limits.max_depth}; it was not read")
+        return
+    except ValueError:
+        yield from events.read_lines(file, text, limits)  # one object a line, or broken: it reports where
         return
     if isinstance(whole, dict) and whole.get("type") == "bundle" and "objects" in whole:
         yield from stix.read_bundle(whole, file, limits)

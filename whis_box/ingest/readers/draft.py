@@ -72,6 +72,12 @@ class Draft:
     """What the document itself says; the source's licence otherwise."""
     tlp: str = ""
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of all that decides what it becomes."""
+        fields = [self.key, self.title, self.text, *self.labels, self.license, self.tlp]
+        return hashlib.sha256("\x1f".join(fields).encode("utf-8", "surrogatepass")).hexdigest()
+
 
 @dataclass(frozen=True)
 class Skip:

@@ -18,6 +18,7 @@ from whis_box.ingest.readers.draft import Draft, Item, Limits, RawFile, Skip, de
 
 MAX_FIELDS = 2_000
 MAX_SKIPS = 1_000  # of one file; a binary file under a wrong name would report each line
+_NEXT_VALUE = re.compile(r"[\s,]*(?=\S)")
 NAMING_FIELDS = ("title", "name", "rule.name", "RuleName", "eventName", "signature", "message", "Message")
 
 
@@ -41,20 +42,6 @@ def read_csv(file: RawFile, limits: Limits) -> Iterator[Item]:
                 yield _draft(fields, f"row-{number}", f"row {number}", limits)
     except csv.Error as cause:
         yield Skip(f"{file.name}, row {number + 1}", f"{cause}; the rest was not read")
-
-
-def read_json(file: RawFile, limits: Limits) -> Iterator[Item]:
-    """One object, a list of objects, or one object a line."""
-    text = decode(file.data)[0]
-    try:
-        whole = json.loads(text)
-    except RecursionError:
-        yield Skip(file.name, f"nested deeper than {limits.max_depth}; it was not read")
-        return
-    except ValueError:
-        yield from _lines(file, text, limits)
-        return
-    yield from objects(whole, file, limits)
 
 
 def objects(whole: object, file: RawFile, limits: Limits) -> Iterator[Item]:
@@ -117,7 +104,8 @@ def flatten(value: object, limits: Limits, path: str = "", depth: int = 0) -> It
         yield path, str(value)
 
 
-def _lines(file: RawFile, text: str, limits: Limits) -> Iterator[Item]:
+def read_lines(file: RawFile, text: str, limits: Limits) -> Iterator[Item]:
+    """One object a line, or objects over several lines, one after the other."""
     if not _is_json(text.partition("\n")[0]):
         yield from _concatenated(file, text, limits)
         return
@@ -157,22 +145,26 @@ def _is_json(line: str) -> bool:
 def _concatenated(file: RawFile, text: str, limits: Limits) -> Iterator[Item]:
     """Objects written over several lines, one after the other, as exporters of events do."""
     decoder, at, number = json.JSONDecoder(), 0, 0
-    while match := re.compile(r"[\s,]*(?=\S)").match(text, at):
+
+    def place() -> str:  # counted only for what is reported: a file may hold thousands of objects
+        return f"{file.name}, item {number} at line {text.count(chr(10), 0, at) + 1}"
+
+    while match := _NEXT_VALUE.match(text, at):
         at = match.end()
         number += 1
-        place = f"{file.name}, item {number} at line {text.count(chr(10), 0, at) + 1}"
         if number > limits.max_drafts:
-            yield Skip(place, f"only {limits.max_drafts} items are read")
+            yield Skip(place(), f"only {limits.max_drafts} items are read")
             return
         try:
-            one, at = decoder.raw_decode(text, at)
+            one, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as cause:
-            yield Skip(place, f"not JSON ({cause}); the rest was not read"[:200])
+            yield Skip(place(), f"not JSON ({cause}); the rest was not read"[:200])
             return
         if isinstance(one, dict) and one:
             yield _draft(one, f"item-{number}", f"item {number}", limits)
         else:
-            yield Skip(place, f"a {type(one).__name__}, not an object")
+            yield Skip(place(), f"a {type(one).__name__}, not an object")
+        at = end
 
 
 def _draft(event: Mapping[str, object], key: str, position: str, limits: Limits) -> Draft:

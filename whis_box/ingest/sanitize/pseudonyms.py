@@ -59,9 +59,15 @@ class Pseudonyms:
     def __init__(self, key: bytes, known: dict[tuple[str, str], int] | None = None) -> None:
         self._key = key
         self.numbers = dict(known or {})
+        self._new: dict[tuple[str, str], int] = {}
         self._last: dict[str, int] = {}
         for (label, _), number in self.numbers.items():
             self._last[label] = max(number, self._last.get(label, 0))
+
+    def take_new(self) -> dict[tuple[str, str], int]:
+        """The numbers given since the last call, by label and token."""
+        taken, self._new = self._new, {}
+        return taken
 
     def token(self, entity_type: str, value: str) -> str:
         """HMAC-SHA256 of the value's canonical form, 16 hex digits."""
@@ -74,7 +80,7 @@ class Pseudonyms:
         key = (label, self.token(entity_type, value))
         if key not in self.numbers:
             self._last[label] = self._last.get(label, 0) + 1
-            self.numbers[key] = self._last[label]
+            self.numbers[key] = self._new[key] = self._last[label]
         return f"{label}_{self.numbers[key]}"
 
 

@@ -9,13 +9,12 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import phonenumbers
 from presidio_analyzer import EntityRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
+from whis_box.ingest.sanitize.numbers import cards, ibans, phones
 from whis_box.ingest.sanitize.policy import PolicyConfig
 
-PHONE_REGIONS = ("US", "GB", "DE")
 MAX_VALUE = 80
 # Heads of registry and device paths, which look like DOMAIN\user, and domains reserved for examples.
 _NOT_DOMAINS = {
@@ -124,41 +123,6 @@ _EMAIL = re.compile(
 )
 _IPV4 = re.compile(r"(?<![\w.])((?:\d{1,3}\.){3}\d{1,3})(?![\w/]|\.\d)")
 _HOST = re.compile(r"(?<![\w.@\\-])((?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,6}[A-Za-z]{2,12})(?![\w-]|\.\w)")
-_DIGITS = re.compile(r"(?<![\w.:/\\-])\+?\(?\d[\d ()./-]{6,22}\d(?![\w-]|\.\d)")
-
-_CARD = re.compile(r"(?<![\w.:/-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
-# Issuer prefixes. Source: ISO/IEC 7812 registrations of the large card networks.
-_ISSUER = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|2131|1800")
-_IBAN = re.compile(r"(?<![\w-])([A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30})(?![\w-])")
-# Source: the SWIFT registry of IBAN formats.
-_IBAN_LENGTHS = {
-    **dict.fromkeys(("GB", "DE", "IE", "GE", "ME", "RS", "BG", "BH"), 22),
-    **dict.fromkeys(("FR", "IT", "GR", "SM", "MC"), 27),
-    **dict.fromkeys(("ES", "SE", "CZ", "SK", "RO", "PK", "MD", "SA"), 24),
-    **dict.fromkeys(("AT", "EE", "LT", "LU", "KZ", "XK"), 20),
-    **dict.fromkeys(("NL", "DK", "FI", "FO", "GL"), 18),
-    **dict.fromkeys(("PL", "HU", "AL", "CY", "LB", "DO"), 28),
-    **dict.fromkeys(("CH", "HR", "LI", "LV"), 21),
-    **{
-        "BE": 16,
-        "NO": 15,
-        "PT": 25,
-        "IS": 26,
-        "TR": 26,
-        "MT": 31,
-        "SI": 19,
-        "MK": 19,
-        "IL": 23,
-        "AE": 23,
-        "UA": 29,
-    },
-}
-_PHONE_WORDS = re.compile(
-    r"\b(?:phone|telephone|tel|mobile|cell|fax|call(?:ed|ing)?|dial|sms|whatsapp|reach(?:able)?|hotline)\b",
-    re.I,
-)
-PHONE_WORD_CHARS = 48  # how far before a number such a word may stand
-
 _FILE_ENDS = (".exe", ".dll", ".sys", ".tmp", ".bat", ".ps1", ".txt", ".log", ".dat")
 
 Finder = Callable[[str], Iterator[tuple[str, int, int, float, str]]]
@@ -192,9 +156,9 @@ def recognizers(policy: PolicyConfig) -> list[Recognizer]:
         Recognizer(_emails, ("EMAIL_ADDRESS",), "email"),
         Recognizer(_addresses(policy), ("INTERNAL_IP",), "internal_ip"),
         Recognizer(_hosts(policy), ("HOST",), "internal_host"),
-        Recognizer(_phones, ("PHONE_NUMBER",), "phone"),
-        Recognizer(_cards, ("CREDIT_CARD",), "card"),
-        Recognizer(_ibans, ("IBAN_CODE",), "iban"),
+        Recognizer(phones, ("PHONE_NUMBER",), "phone"),
+        Recognizer(cards, ("CREDIT_CARD",), "card"),
+        Recognizer(ibans, ("IBAN_CODE",), "iban"),
     ]
 
 
@@ -286,70 +250,7 @@ def _hosts(policy: PolicyConfig) -> Finder:
 
     def find(text: str) -> Iterator[tuple[str, int, int, float, str]]:
         for match in _HOST.finditer(text):
-            if match[1].lower().endswith(suffixes) and match[1].lower() != "rc.local":
+            if match[1].lower().endswith(suffixes):
                 yield "HOST", match.start(1), match.end(1), 0.85, "internal_host"
 
     return find
-
-
-def _phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
-    """Only windows that look like a number are parsed: the matcher is slow on whole logs."""
-    for window in _DIGITS.finditer(text):
-        raw = window.group()
-        before = text[max(0, window.start() - PHONE_WORD_CHARS) : window.start()]
-        if _PHONE_WORDS.search(before) and "\n" not in before and not _date_or_version(raw):
-            yield "PHONE_NUMBER", window.start(), window.end(), 0.75, "phone word"
-            continue
-        if not raw.startswith(("+", "(")) and not re.fullmatch(r"(?:\d+[ ./-]){2,}\d+|0\d+[ /-]\d{5,}", raw):
-            continue  # two numbers with a hyphen are a range, a bare run of digits is a counter
-        if _date_or_version(raw):
-            continue
-        if re.fullmatch(r"[1-9]\d(?: \d\d)+", raw):
-            continue  # bytes in hexadecimal
-        for region in PHONE_REGIONS:
-            try:
-                number = phonenumbers.parse(raw, region)
-            except phonenumbers.NumberParseException:
-                continue
-            if phonenumbers.is_valid_number(number):
-                yield "PHONE_NUMBER", window.start(), window.end(), 0.7, "phone"
-                break
-
-
-def _date_or_version(raw: str) -> bool:
-    date = re.match(r"(?:19|20)\d\d[-./]\d\d?[-./]\d\d?|\d\d?[./]\d\d?[./](?:19|20)\d\d", raw)
-    return bool(date) or bool(re.fullmatch(r"(?:\d{3} )?(?:\d{1,3}\.)+\d{1,5}", raw))
-
-
-def _cards(text: str) -> Iterator[tuple[str, int, int, float, str]]:
-    for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match.group())
-        if 13 <= len(digits) <= 19 and _ISSUER.match(digits) and _luhn(digits):
-            yield "CREDIT_CARD", match.start(), match.end(), 0.9, "card"
-
-
-def _luhn(digits: str) -> bool:
-    """Source: ISO/IEC 7812-1, annex B."""
-    doubled = (int(one) * (1 + at % 2) for at, one in enumerate(reversed(digits)))
-    return sum(one - 9 if one > 9 else one for one in doubled) % 10 == 0
-
-
-def _ibans(text: str) -> Iterator[tuple[str, int, int, float, str]]:
-    """Source: ISO 13616: the number with its head moved to the end is 1 modulo 97."""
-    for match in _IBAN.finditer(text):
-        plain = match[1].replace(" ", "").upper()
-        length = _IBAN_LENGTHS.get(plain[:2], 0)
-        plain = plain[:length]  # the pattern may have taken a following word along
-        turned = plain[4:] + plain[:4]
-        if 0 < length == len(plain) and int("".join(str(int(one, 36)) for one in turned)) % 97 == 1:
-            end = match.start(1) + _length_with_spaces(match[1], length)
-            yield "IBAN_CODE", match.start(1), end, 0.95, "iban"
-
-
-def _length_with_spaces(written: str, n_characters: int) -> int:
-    seen = 0
-    for at, one in enumerate(written):
-        seen += one != " "
-        if seen == n_characters:
-            return at + 1
-    return len(written)
