@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.secret_set import planted_secrets
 from whis_box.config import load_config
 from whis_box.errors import ConfigError
 from whis_box.ingest.sanitize.analyzer import Analyzer
 from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.ingest.sanitize.pseudonyms import KEY_VARIABLE, Pseudonyms, load_key
 from whis_box.ingest.sanitize.redact import redact
+from whis_box.ingest.sanitize.secrets import find_secrets
 from whis_box.ingest.sanitize.spans import Span, replaced, resolve
 from whis_box.paths import repository_root
 
@@ -174,3 +176,15 @@ def test_replacing_keeps_every_other_character_and_says_where(spans: list[Span])
         back += [new_text[at : after.start], TEXT[before.start : before.end]]
         at = after.end
     assert "".join(back) + new_text[at:] == TEXT
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_secret_of_the_own_set_is_found_whole(seed: int) -> None:
+    secrets = list(planted_secrets(seed))
+    lost = []
+    for one in secrets:
+        covered = {at for span in find_secrets(one.text) for at in range(span.start, span.end)}
+        if any(at not in covered for at in range(one.start, one.end) if not one.text[at].isspace()):
+            lost.append(one.kind)
+    assert len(secrets) == 100
+    assert not lost

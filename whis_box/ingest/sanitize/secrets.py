@@ -48,7 +48,7 @@ DETECTORS = (
     TwilioKeyDetector,
 )
 _NAME = (
-    r"pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|apikey|access[_-]?key|secret[_-]?(?:access[_-]?)?key|"
+    r"c?pass(?:word|wd|phrase)?|pwd|bind_?pw|secret|api[_-]?key|apikey|access[_-]?key|secret[_-]?(?:access[_-]?)?key|"
     r"(?:access|auth|refresh|bearer|id)[_-]?token|(?<!with )token|"
     r"client[_-]?secret|account[_-]?key|shared[_-]?access[_-]?key"
 )
@@ -77,7 +77,7 @@ OWN: dict[str, re.Pattern[str]] = {
         re.IGNORECASE,
     ),
     "authorization header": re.compile(
-        r"\bauthorization[\"']?\s?[:=]\s?[\"']?(?:bearer|basic|token|negotiate)\s+(?P<s>[A-Za-z0-9+/=._~-]{8,})",
+        r"\bauthorization[\"']?\s?[:=]\s?[\"']?(?:bearer|basic|token|negotiate|ntlm|ssws|splunk|apikey)\s+(?P<s>[A-Za-z0-9+/=._~-]{8,})",
         re.IGNORECASE,
     ),
     "bearer token": re.compile(r"\bbearer\s+(?P<s>[A-Za-z0-9+/=._~-]{20,})", re.IGNORECASE),
@@ -89,6 +89,37 @@ OWN: dict[str, re.Pattern[str]] = {
     "net user password": re.compile(
         r"\bnet1?(?:\.exe)?\s+user\s+\S+\s+(?P<s>[^\s/\"']{6,60})\s+/add\b", re.IGNORECASE
     ),
+    "net use password": re.compile(
+        r"\bnet1?(?:\.exe)?\s+use\s[^\n|&]{0,120}?/u(?:ser)?:\S+\s+(?P<s>[^\s/\"'][^\s\"']{5,60})",
+        re.IGNORECASE,
+    ),
+    "remote tool password": re.compile(
+        r"\b(?:psexec(?:64)?|plink|pscp|winexe|sshpass|paexec)(?:\.exe)?\s[^\n|&]{0,120}?-p[w ]\s{0,3}"
+        r"[\"']?(?P<s>[^\s\"'|<>]{6,120})",
+        re.IGNORECASE,
+    ),
+    "curl password": re.compile(
+        r"\bcurl(?:\.exe)?\s[^\n|]{0,200}?(?:-u|--user)\s+[\"']?[^\s:\"']{1,64}:(?P<s>[^\s\"']{6,120})"
+    ),
+    "secure string": re.compile(
+        r"ConvertTo-SecureString\s+(?:-String\s+)?(?P<q>[\"'])(?P<s>[^\"'\n]{6,200})(?P=q)", re.IGNORECASE
+    ),
+    "password element": re.compile(
+        r"<(?P<t>password|passwd|pwd|secret)>(?P<s>[^<>\s]{6,200})</(?P=t)>", re.IGNORECASE
+    ),
+    "default of a password": re.compile(
+        r"(?:password|secret|token)\"?\s{0,3}\{[^{}]{0,80}?default\s{0,3}=\s{0,3}\"(?P<s>[^\"\n]{6,200})\"",
+        re.IGNORECASE,
+    ),
+    "registry login": re.compile(r"\"auth\"\s{0,3}:\s{0,3}\"(?P<s>[A-Za-z0-9+/]{16,}={0,2})\""),
+    "password hash": re.compile(r"(?P<s>\$(?:1|2[abxy]|5|6|y|apr1|argon2id?)\$[./A-Za-z0-9$=,+]{20,})"),
+    "dumped hashes": re.compile(r":\d{3,10}:(?P<s>[0-9a-fA-F]{32}:[0-9a-fA-F]{32}):"),
+    "putty private key": re.compile(r"Private-Lines: \d{1,4}\s+(?P<s>(?:[A-Za-z0-9+/=]{8,}\s?)+)"),
+    "prefixed token": re.compile(
+        r"(?P<s>\b(?:gh[pousr]_[A-Za-z0-9]{30,}|dp\.(?:pt|st|ct|sa|scim)\.[A-Za-z0-9]{40,}"
+        r"|shp(?:at|ca|pa|ss)_[0-9a-f]{32}|lin_api_[A-Za-z0-9]{30,}|[0-9a-f]{36}NRAL|glsa_[A-Za-z0-9]{32}_[0-9a-f]{8}"
+        r"|ATATT3[A-Za-z0-9_=-]{30,}|hf_[A-Za-z]{30,}|dapi[0-9a-f]{32}|do[opr]_v1_[0-9a-f]{64})\b)"
+    ),
     "google api key": re.compile(r"(?P<s>\bAIza[0-9A-Za-z_-]{35}\b)"),
     "aws temporary key id": re.compile(r"(?P<s>\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b)"),
     "vault token": re.compile(r"(?P<s>\bhv[sbr]\.[A-Za-z0-9_-]{20,})"),
@@ -99,11 +130,15 @@ OWN: dict[str, re.Pattern[str]] = {
         r"hooks\.slack\.com/services/(?P<s>T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,})"
     ),
 }
-WEAK = {"assignment", "quoted assignment", "command-line password", "net user password", "password in a URL"}
+WEAK = {
+    *("assignment", "quoted assignment", "command-line password", "net user password", "password in a URL"),
+    *("net use password", "remote tool password", "curl password", "secure string", "password element"),
+    *("default of a password",),
+}
 # A variable, a placeholder, a path or a plain word in the place of a value is not a secret.
 _HARMLESS = re.compile(
-    r"[<$%#{*].*|.*[*>]|(?:[a-z]+|[A-Z]?[a-z]+)[.:]?|(?:true|false|null|none)|x{3,}.*|\.{3}.*|[A-Za-z]:\\.*|/.*/.*|"
-    r"[A-Z][A-Za-z]+(?:[A-Z][a-z]+)+|\\.*|-.*|[A-Za-z]+_[A-Za-z_]+|.*\$\(.*|[a-z-]+(?:\.[a-z]+)+|0x[0-9a-f]{1,16}",
+    r"[<$%#{*].*|.*[*>]|(?:[A-Z]*[a-z]*)[.:]?|\w+\\.*|(?:true|false|null|none)|x{3,}.*|\.{3}.*|[A-Za-z]:\\.*|/.*/.*|"
+    r"(?:[A-Z]{2,5})?(?:[A-Z][a-z]{2,}){2,}|\\.*|-.*|[A-Za-z]+_[A-Za-z_]+|.*\$\(.*|[a-z-]+(?:\.[a-z]+)+|0x[0-9a-f]{1,16}",
 )
 
 
