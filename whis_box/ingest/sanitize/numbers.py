@@ -12,8 +12,11 @@ from collections.abc import Iterator
 import phonenumbers
 
 PHONE_REGIONS = ("US", "GB", "DE")
-_DIGITS = re.compile(r"(?<![\w.:/\\-])\+?\(?\d[\d ()./-]{6,22}\d(?![\w-]|\.\d)")
-_CARD = re.compile(r"(?<![\w.:/-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
+# With an extension, if there is one; a label such as -Fax may follow.
+_DIGITS = re.compile(r"(?<![\w.:/\\-])\+?\(?\d[\d ()./-]{5,22}\d(?: ?x\d{1,5})?(?!\w|-(?![A-Z][a-z])|\.\d)")
+_CARD = re.compile(r"(?<![\w.:/-])\d(?:[ -]?\d){11,18}(?![\w-]|\.\d)")
+_CARD_WORD = re.compile(r"\bcards?\b", re.I)
+CARD_WORD_CHARS = 60  # how far before a number of only 12 digits such a word must stand
 # Issuer prefixes. Source: ISO/IEC 7812 registrations of the large card networks.
 _ISSUER = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6|2131|1800")
 _IBAN = re.compile(r"(?<![\w-])([A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30})(?![\w-])")
@@ -44,6 +47,12 @@ _PHONE_WORDS = re.compile(
     r"\b(?:phone|telephone|tel|mobile|cell|fax|call(?:ed|ing)?|dial|sms|whatsapp|reach(?:able)?|hotline)\b",
     re.I,
 )
+# Labels that mean a telephone only right before the number, or right after it.
+_LABEL_BEFORE = re.compile(
+    r"\b(?:phone|tel(?:ephone)?|mobile|cell|fax|desk|office|work|home)\s?[:=]\s{0,3}$", re.I
+)
+_LABEL_AFTER = re.compile(r"[ -](?:office|fax|mobile|cell|desk|home)\b", re.I)
+_DATE = re.compile(r"(?:19|20)\d\d[-./]\d\d?[-./]\d\d?|\d\d?[./]\d\d?[./](?:19|20)\d\d")
 PHONE_WORD_CHARS = 48  # how far before a number such a word may stand
 
 
@@ -52,7 +61,9 @@ def phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
     for window in _DIGITS.finditer(text):
         raw = window.group()
         before = text[max(0, window.start() - PHONE_WORD_CHARS) : window.start()]
-        if _PHONE_WORDS.search(before) and "\n" not in before and not _date_or_version(raw):
+        labelled = _LABEL_BEFORE.search(before) or _LABEL_AFTER.match(text, window.end())
+        called = _PHONE_WORDS.search(before.rpartition("\n")[2])
+        if (labelled and not _DATE.match(raw)) or (called and not _date_or_version(raw)):
             yield "PHONE_NUMBER", window.start(), window.end(), 0.75, "phone word"
             continue
         if not raw.startswith(("+", "(")) and not re.fullmatch(r"(?:\d+[ ./-]){2,}\d+|0\d+[ /-]\d{5,}", raw):
@@ -72,15 +83,18 @@ def phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
 
 
 def _date_or_version(raw: str) -> bool:
-    date = re.match(r"(?:19|20)\d\d[-./]\d\d?[-./]\d\d?|\d\d?[./]\d\d?[./](?:19|20)\d\d", raw)
-    return bool(date) or bool(re.fullmatch(r"(?:\d{3} )?(?:\d{1,3}\.)+\d{1,5}", raw))
+    version = re.fullmatch(r"(?:\d{3} )?(?:\d{1,3}\.)+\d{1,5}", raw)
+    return bool(_DATE.match(raw)) or bool(version and not re.fullmatch(r"0\d(?:\.\d\d){4}", raw))
 
 
 def cards(text: str) -> Iterator[tuple[str, int, int, float, str]]:
-    """Runs of 13 to 19 digits with an issuer's prefix and a right checksum."""
+    """Runs of 12 to 19 digits with an issuer's prefix and a right checksum; 12 only where a card is meant."""
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match.group())
-        if 13 <= len(digits) <= 19 and _ISSUER.match(digits) and _luhn(digits):
+        before = text[max(0, match.start() - CARD_WORD_CHARS) : match.start()]
+        if len(digits) == 12 and not _CARD_WORD.search(before):
+            continue
+        if _ISSUER.match(digits) and _luhn(digits):
             yield "CREDIT_CARD", match.start(), match.end(), 0.9, "card"
 
 
