@@ -118,6 +118,9 @@ _PATTERNS: tuple[tuple[str, float, re.Pattern[str]], ...] = (
         ),
     ),
 )
+_LICENSE = re.compile(
+    r"\bdriv(?:er'?s?|ing) licen[cs]e(?: (?:number|no\.?))?(?: is|:| #)? ([A-Z]?\d[\d-]{4,15})\b", re.I
+)
 _EMAIL = re.compile(
     r"(?<![\w.+-])([\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z][A-Za-z0-9-]{1,23})(?![\w@-])"
 )
@@ -153,6 +156,7 @@ def recognizers(policy: PolicyConfig) -> list[Recognizer]:
     return [
         Recognizer(lambda text: _forms(text, known), ("SID", "ACCOUNT", "EMPLOYEE_ID"), "soc_forms"),
         Recognizer(_fields(policy), ("ACCOUNT", "HOST", "PERSON", "EMPLOYEE_ID"), "alert_fields"),
+        Recognizer(_licenses, ("NATIONAL_ID",), "driving_license"),
         Recognizer(_emails, ("EMAIL_ADDRESS",), "email"),
         Recognizer(_addresses(policy), ("INTERNAL_IP",), "internal_ip"),
         Recognizer(_hosts(policy), ("HOST",), "internal_host"),
@@ -228,6 +232,11 @@ def _emails(text: str) -> Iterator[tuple[str, int, int, float, str]]:
     if "@" in text:
         for match in _EMAIL.finditer(text):
             yield "EMAIL_ADDRESS", match.start(1), match.end(1), 0.98, "email"
+
+
+def _licenses(text: str) -> Iterator[tuple[str, int, int, float, str]]:
+    for match in _LICENSE.finditer(text):
+        yield "NATIONAL_ID", match.start(1), match.end(1), 0.8, "driving_license"
 
 
 def _addresses(policy: PolicyConfig) -> Finder:

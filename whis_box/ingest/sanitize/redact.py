@@ -49,7 +49,7 @@ def redact(
         tokens.append(pseudonyms.token(span.entity_type, value))
         action = policy.action(span.entity_type)
         if action == "pseudonymize":
-            return pseudonyms.name(span.entity_type, value)
+            return pseudonyms.name(span.entity_type, value) + _kept_part(span.entity_type, value, policy)
         return "" if action == "drop" else f"[{span.entity_type}]"
 
     new_text, placed = replaced(text, spans, replacement)
@@ -69,3 +69,11 @@ def redact(
     refusing = [span.entity_type for span in spans if policy.action(span.entity_type) == "reject"]
     counts = dict(sorted(Counter(span.entity_type for span in spans).items()))
     return Redacted(new_text, log, counts, refusing[0] if refusing else "")
+
+
+def _kept_part(entity_type: str, value: str, policy: PolicyConfig) -> str:
+    """The domain of a mail address of the outside world is an indicator, not a person."""
+    domain = value.rpartition("@")[2] if entity_type == "EMAIL_ADDRESS" else ""
+    return (
+        f"@{domain}" if domain and domain.rpartition(".")[2].lower() not in policy.internal_suffixes else ""
+    )
