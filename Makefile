@@ -12,7 +12,7 @@ TORCH  := torch==2.13.0
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test check bench box models index lock clean
+.PHONY: demo test check bench box models index dataset ner lock clean
 
 demo: box                          ## build what is missing, then check, ask and triage
 	$(BIN)/whis doctor
@@ -38,6 +38,13 @@ check: $(VENV)/.test-installed     ## style, types, fast tests
 	$(BIN)/mypy
 	$(RUN) pytest -m "not e2e and not gpu" tests
 
+dataset: index                     ## data/datasets/whis-soc from the indexed corpus
+	$(RUN) train.dataset
+
+ner: models $(VENV)/.train-installed ## train and export the people-finder (about 40 minutes on two cores)
+	$(RUN) train.ner
+	$(RUN) convert.ner
+
 bench: box $(VENV)/.test-installed ## the figures of docs/measurements.md
 	$(BIN)/whis bench
 	$(RUN) tests.bench.grammar_backends
@@ -59,18 +66,25 @@ $(VENV)/.installed: requirements/runtime.lock requirements/build.lock requiremen
 	$(RUN) convert.native
 	@touch $@
 
-$(VENV)/.test-installed: requirements/test.lock $(VENV)/.installed
+$(VENV)/.train-installed: requirements/train.lock $(VENV)/.installed
+	@echo "installing training dependencies"
+	$(PIP) install --quiet "$(TORCH)"
+	$(LOCKED) --no-deps -r requirements/train.lock
+	@touch $@
+
+$(VENV)/.test-installed: requirements/test.lock $(VENV)/.train-installed
 	@echo "installing test dependencies"
 	$(LOCKED) -r requirements/test.lock
-	$(PIP) install --quiet "$(TORCH)"
 	@touch $@
 
 lock:                              ## renew the lock files (needs pip-tools)
-	@for name in bootstrap runtime build test; do \
+	@for name in bootstrap runtime build test train; do \
 	  echo "locking $$name"; \
 	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \
 	done
+	@awk '/^[a-z]/ {drop = ($$0 ~ /^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*)==/)} !drop' requirements/train.lock > requirements/.train.lock
+	@mv requirements/.train.lock requirements/train.lock
 
 clean:                             ## remove what was built; the wheel cache outside the tree stays
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -43,17 +43,24 @@ class BertGraph:
         self._constants: dict[str, Any] = {}
 
     def build(self) -> Any:
-        """ONNX model: input_ids, attention_mask, token_type_ids (B, T) -> last_hidden_state (B, T, H)."""
+        """ONNX model: input_ids, attention_mask, token_type_ids (B, T) -> last_hidden_state (B, T, H), or
+        logits (B, T, labels) where the weights hold a token classifier."""
         hidden = self._embeddings()
         mask = self._mask()
         for number in range(self._layers):
             last = number == self._layers - 1
             hidden = self._layer(hidden, mask, number, "last_hidden_state" if last else f"layer{number}")
+        width = self._hidden
+        if "classifier.weight" in self._weights:
+            hidden, width = (
+                self._linear(hidden, "classifier", "logits"),
+                len(self._weights["classifier.bias"]),
+            )
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             for name in ("input_ids", "attention_mask", "token_type_ids")
         ]
-        output = helper.make_tensor_value_info(hidden, TensorProto.FLOAT, ["batch", "sequence", self._hidden])
+        output = helper.make_tensor_value_info(hidden, TensorProto.FLOAT, ["batch", "sequence", width])
         graph = helper.make_graph(self._nodes, "bert", inputs, [output], list(self._constants.values()))
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION

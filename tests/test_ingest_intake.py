@@ -9,19 +9,18 @@ import pytest
 
 from tests.conftest import write_document
 from whis_box.cli import main
-from whis_box.config import load_config
 from whis_box.errors import InputError, NotReadyError, StorageError, VerificationError
 from whis_box.ingest.corpus import Corpus, open_existing
 from whis_box.ingest.dedupe import comparable_sha256, signature
 from whis_box.ingest.intake import Intake, Summary
 from whis_box.ingest.readers.draft import Draft
-from whis_box.ingest.sanitize.policy import PolicyConfig
+from whis_box.ingest.sanitize.policy import PolicyConfig, read_policy
 from whis_box.ingest.sanitize.pseudonyms import KEY_VARIABLE
 from whis_box.ingest.sources import SourceConfig, find_source
 from whis_box.paths import repository_root
 
 ROOT = repository_root()
-POLICY = load_config(ROOT / "configs" / "policy.yaml", PolicyConfig)
+POLICY = read_policy(ROOT / "configs")
 KEY = b"a key of sixteen characters or more"
 GUIDE = find_source(ROOT / "data" / "sources.yaml", "whis-field-guide", POLICY)
 OWN = find_source(ROOT / "data" / "sources.yaml", "own-documents", POLICY)

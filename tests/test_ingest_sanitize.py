@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.secret_set import planted_secrets
-from whis_box.config import load_config
 from whis_box.errors import ConfigError
 from whis_box.ingest.sanitize.analyzer import Analyzer
-from whis_box.ingest.sanitize.policy import PolicyConfig
+from whis_box.ingest.sanitize.policy import read_policy
 from whis_box.ingest.sanitize.pseudonyms import KEY_VARIABLE, Pseudonyms, load_key
 from whis_box.ingest.sanitize.redact import redact
 from whis_box.ingest.sanitize.secrets import find_secrets
 from whis_box.ingest.sanitize.spans import Span, replaced, resolve
 from whis_box.paths import repository_root
 
-POLICY = load_config(repository_root() / "configs" / "policy.yaml", PolicyConfig)
+POLICY = read_policy(repository_root() / "configs")
 KEY = b"a key of sixteen characters or more"
 
 

@@ -240,19 +240,33 @@ def _ingest_commands(commands: Any) -> None:
 
 
 def _index_commands(commands: Any) -> None:
-    build_dir = repository_root() / "build"
+    root = repository_root()
+    build_dir = root / "build"
     group = commands.add_parser("index", help="build or describe the index")
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = _command(actions, "build", cli_ingest.index_build, "index every record of a corpus")
     purge = _command(actions, "purge", cli_ingest.index_purge, "erase a record and prove that it is gone")
     purge.add_argument("--record", required=True, metavar="ID", help="the record's id")
     sources = _command(actions, "sources", cli_ingest.corpus_info, "what the corpus holds, by source")
-    for command in (build, purge, sources):
+    lineage = _command(
+        actions, "lineage", cli_ingest.index_lineage, "where a record is; what made an adapter"
+    )
+    asked = lineage.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--record", metavar="ID", help="which index, datasets and adapters hold this record")
+    asked.add_argument("--dataset", metavar="NAME/VERSION", help="which records went into this dataset")
+    asked.add_argument(
+        "--adapter", metavar="NAME/VERSION", help="which dataset and records made this adapter"
+    )
+    for command in (build, purge, sources, lineage):
         command.add_argument("--corpus", type=Path, default=cli_ingest.CORPUS, metavar="FILE")
-    for command in (build, purge):
+    for command in (build, purge, lineage):
         command.add_argument("--out", type=Path, default=build_dir / "index" / "whis.sqlite")
+    for command in (purge, lineage):
+        command.add_argument("--datasets", type=Path, default=root / "data" / "datasets", metavar="DIR")
+        command.add_argument("--adapters", type=Path, default=root / "train" / "adapters", metavar="DIR")
+    for command in (build, purge):
         command.add_argument("--embedder", type=Path, default=build_dir / "embedder")
-        command.add_argument("--configs", type=Path, default=repository_root() / "configs")
+        command.add_argument("--configs", type=Path, default=root / "configs")
     _command(actions, "info", _index_info, "what the index holds")
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from whis_box import batch, show
-from whis_box.config import load_config
 from whis_box.errors import EXIT_OK, InputError
 from whis_box.paths import repository_root
 
@@ -23,11 +22,11 @@ def ingest(options: argparse.Namespace) -> int:
     """`whis ingest PATH... --source NAME`."""
     from whis_box.ingest.corpus import Corpus
     from whis_box.ingest.intake import Intake
-    from whis_box.ingest.sanitize.policy import PolicyConfig
+    from whis_box.ingest.sanitize.policy import read_policy
     from whis_box.ingest.sanitize.pseudonyms import fingerprint, load_key
     from whis_box.ingest.sources import find_source
 
-    policy = load_config(options.configs / "policy.yaml", PolicyConfig)
+    policy = read_policy(options.configs)
     source = find_source(options.sources, options.source, policy)
     key, where = load_key(options.key_file)
     with Corpus(options.corpus) as corpus:
@@ -53,11 +52,11 @@ def redact(options: argparse.Namespace) -> int:
     from whis_box.guards.text import clean_text
     from whis_box.ingest.readers.draft import decode
     from whis_box.ingest.sanitize.analyzer import Analyzer
-    from whis_box.ingest.sanitize.policy import PolicyConfig
+    from whis_box.ingest.sanitize.policy import read_policy
     from whis_box.ingest.sanitize.pseudonyms import Pseudonyms, load_key
     from whis_box.ingest.sanitize.redact import redact as redact_text
 
-    policy = load_config(options.configs / "policy.yaml", PolicyConfig)
+    policy = read_policy(options.configs)
     data = batch.read_bytes(options.file)
     if len(data) > batch.MAX_LINE_BYTES:
         raise InputError(
@@ -99,8 +98,10 @@ def index_build(options: argparse.Namespace) -> int:
 def index_purge(options: argparse.Namespace) -> int:
     """`whis index purge --record ID`: erase, build again, prove."""
     from whis_box.ingest.build import build_if_needed
+    from whis_box.ingest.lineage import Lineage
     from whis_box.ingest.purge import purge_record
 
+    known = Lineage(options.corpus, options.out, options.datasets, options.adapters).of_record(options.record)
     erasure = purge_record(options.corpus, options.record)
     build_if_needed(options.corpus, options.out, options.embedder, options.configs, show.progress)
     corpus: Path = options.corpus
@@ -111,9 +112,24 @@ def index_purge(options: argparse.Namespace) -> int:
         "passages_searched_for": len(erasure.passages),
         "passages_found": 0,
         "bytes_searched": searched,
-        "next": "assemble and install a new box: boxes and adapters made before still hold the record",
+        "still_in_datasets": known["datasets"],
+        "still_in_adapters": known["adapters"],
+        "next": "assemble and install a new box, make the datasets again and train the adapters anew",
     }
     print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def index_lineage(options: argparse.Namespace) -> int:
+    """`whis index lineage`: where a record is, or what a dataset or an adapter was made from."""
+    from whis_box.ingest.lineage import Lineage
+
+    known = Lineage(options.corpus, options.out, options.datasets, options.adapters)
+    if options.record:
+        result = known.of_record(options.record)
+    else:
+        result = known.of_dataset(options.dataset) if options.dataset else known.of_adapter(options.adapter)
+    print(json.dumps(result, ensure_ascii=False) if options.json else show.mapping(result))
     return EXIT_OK
 
 

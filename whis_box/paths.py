@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,16 @@ def default_box() -> Path:
 def repository_root() -> Path:
     """Folder that holds the `whis_box` package."""
     return Path(__file__).resolve().parent.parent
+
+
+def source_commit() -> str:
+    """The commit this tree was built from, or "unknown" outside a repository."""
+    try:
+        command = ["git", "-C", str(repository_root()), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
 
 
 def state_dir() -> Path:

@@ -30,6 +30,12 @@ TRIAGE_SYSTEM = (
     "Say in one sentence what happened. "
     "Use only words from the alert."
 )
+# With a model that was trained to: no fact answers, or the question is one that must not be answered.
+DECLINE_SYSTEM = (
+    SELECT_SYSTEM + " Reply none if no fact answers it. Reply refuse if it asks for harm or for secrets."
+)
+NONE = "none"
+REFUSE = "refuse"
 _DIGITS = re.compile(r"\d+(?:\.\d+)*")
 MAX_LINE_CHARS = 240
 MAX_SUMMARY_CHARS = 150
@@ -44,16 +50,19 @@ class Prompt:
     grammar: str
 
 
-def answer_prompt(question: str, sentences: Sequence[str], style: AnswerStyle, max_lines: int) -> Prompt:
+def answer_prompt(
+    question: str, sentences: Sequence[str], style: AnswerStyle, max_lines: int, may_decline: bool = False
+) -> Prompt:
     """Ask for an answer from `sentences`, numbered from 1.
 
     `select`: only the numbers are written and code expands them; `compose`: each line is a number and a
-    sentence.
+    sentence. `may_decline`: the model may also write NONE or REFUSE, which only an adapter was trained to.
     """
     facts = "\n".join(f"[{n}] {' '.join(sentence.split())}" for n, sentence in enumerate(sentences, start=1))
     body = f"Facts:\n{facts}\n\nQuestion: {question}"
     if style == "select":
-        return Prompt(chat(SELECT_SYSTEM, body), select_grammar(len(sentences), max_lines))
+        system = DECLINE_SYSTEM if may_decline else SELECT_SYSTEM
+        return Prompt(chat(system, body), select_grammar(len(sentences), max_lines, may_decline))
     return Prompt(
         chat(ANSWER_SYSTEM, body), compose_grammar(len(sentences), max_lines, [*sentences, question])
     )
@@ -81,9 +90,11 @@ def chat(system: str, user: str) -> Segments:
     )
 
 
-def select_grammar(n_sentences: int, max_lines: int) -> str:
-    """`[2]` or `[2][5]`: between one and `max_lines` numbers of shown sentences."""
-    return f'start: one{{1,{max_lines}}} "\\n"\none: "[" NUMBER "]"\nNUMBER: {_numbers(n_sentences)}\n'
+def select_grammar(n_sentences: int, max_lines: int, may_decline: bool = False) -> str:
+    """`[2]` or `[2][5]`: between one and `max_lines` numbers of shown sentences, or a word that declines."""
+    numbers = f"one{{1,{max_lines}}}"
+    start = f'({numbers} | "{NONE}" | "{REFUSE}")' if may_decline else numbers
+    return f'start: {start} "\\n"\none: "[" NUMBER "]"\nNUMBER: {_numbers(n_sentences)}\n'
 
 
 def compose_grammar(n_sentences: int, max_lines: int, sources: Sequence[str]) -> str:
@@ -143,6 +154,7 @@ def prompt_sha256() -> str:
     example = ("Which event is 4625?", ["Event 4625 is a failed logon."])
     prompts = [
         answer_prompt(*example, style="select", max_lines=2),
+        answer_prompt(*example, style="select", max_lines=2, may_decline=True),
         answer_prompt(*example, style="compose", max_lines=2),
         triage_prompt("Event 4625 for bob", [("T1110", "Brute Force")]),
     ]

@@ -14,11 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from whis_box.config import load_config
 from whis_box.evaluation.bench import environment
 from whis_box.ingest.corpus import Corpus
 from whis_box.ingest.intake import Intake, Summary
-from whis_box.ingest.sanitize.policy import PolicyConfig
+from whis_box.ingest.sanitize.policy import read_policy
 from whis_box.ingest.sources import find_source
 from whis_box.paths import default_box, repository_root
 
@@ -52,7 +51,7 @@ def main() -> None:
 def run(name: str, path: Path, corpus_path: Path, workers: int) -> tuple[Summary, float, int]:
     """(summary, seconds, documents that redaction changed) of one import."""
     root = repository_root()
-    policy = load_config(root / "configs" / "policy.yaml", PolicyConfig)
+    policy = read_policy(root / "configs")
     source = find_source(root / "data" / "sources.yaml", name, policy)
     started = time.perf_counter()
     with Corpus(corpus_path) as corpus:

@@ -3,9 +3,12 @@
     python -m tests.bench.redaction [--pii pii-synthetic-dev.json] [--indicators FILE ...]
 
 The labelled set is only read here and in no training. Entities are compared one to one: the same type, and at
-least half of the two spans together in common (intersection over union >= 0.5); the exact figure, the figure
-that ignores types stand beside it. `--indicators` counts the indicators of compromise that documents hold
-before and do not hold after redaction, and the documents that redaction changes at all.
+least half of the two spans together in common (intersection over union >= 0.5). Neighbours of one type with
+nothing but spaces and signs between them are one entity, in the labels as in the findings, because the labels
+cut addresses by the fields of the form they were filled from (Source: presidio-evaluator's SpanEvaluator does
+the same). The figures for exact borders, any type, and by token stand beside it. `--indicators` counts the
+indicators of compromise that documents hold before and do not hold after redaction, and the documents that
+redaction changes at all.
 """
 
 from __future__ import annotations
@@ -19,20 +22,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.secret_set import planted_secrets
-from whis_box.box.assemble import source_commit
-from whis_box.config import load_config
 from whis_box.engine.cpu import cpu_model
 from whis_box.errors import InputError
 from whis_box.ingest.readers.archives import open_file, unpack
 from whis_box.ingest.readers.detect import read
 from whis_box.ingest.readers.draft import RawFile, Skip
 from whis_box.ingest.sanitize.analyzer import Analyzer
-from whis_box.ingest.sanitize.policy import PolicyConfig
+from whis_box.ingest.sanitize.policy import PolicyConfig, read_policy
 from whis_box.ingest.sanitize.pseudonyms import Pseudonyms
 from whis_box.ingest.sanitize.redact import redact
 from whis_box.ingest.sanitize.secrets import find_secrets
 from whis_box.ingest.sanitize.spans import Span
-from whis_box.paths import repository_root
+from whis_box.paths import repository_root, source_commit
 
 ROOT = repository_root()
 # The labelled set's names for what we call otherwise.
@@ -59,6 +60,8 @@ PRIVATE = re.compile(r"10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.")
 
 Finder = Callable[[str], Sequence[Span]]
 Counts = dict[str, tuple[int, int, int]]
+Entity = tuple[str, tuple[int, int]]
+TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def main() -> None:
@@ -67,7 +70,7 @@ def main() -> None:
     parser.add_argument("--pii", type=Path)
     parser.add_argument("--indicators", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    policy = load_config(ROOT / "configs" / "policy.yaml", PolicyConfig)
+    policy = read_policy(ROOT / "configs")
     print(f"{cpu_model()} · commit {source_commit()[:12]}")
     if options.pii:
         print_quality(options.pii, policy)
@@ -89,14 +92,18 @@ def print_quality(path: Path, policy: PolicyConfig) -> None:
     seconds = time.perf_counter() - started
     report(counts)
     exact = measure(samples, analyzer.find, identical)
-    blind = measure(
-        samples, lambda text: [_any(one) for one in analyzer.find(text)], half_common, any_type=True
-    )
+    blind = measure(samples, analyzer.find, half_common, any_type=True)
+    precision, recall = by_token(samples, analyzer.find)
+    f2 = 5 * precision * recall / (4 * precision + recall)
     n_characters = sum(len(one["full_text"]) for one in samples)
     print(f"{path.name}, {len(samples)} texts: F1 over all spans {f1(counts.values()):.3f} (limit 0.80)")
     print(f"   exact borders   {f1(exact.values()):.3f}")
     print(f"   any type        {f1(blind.values()):.3f}")
     print(f"   patterned types {f1(counts[name] for name in PATTERNED if name in counts):.3f} (limit 0.95)")
+    print(
+        f"   by token, any type: precision {precision:.3f}, recall {recall:.3f}, F2 {f2:.3f} "
+        "(presidio's published F2 on such texts: 0.618 with spaCy's large model, 0.845 with a transformer)"
+    )
     print(f"   {n_characters / seconds / 1e3:.0f} thousand characters/s in one process")
 
 
@@ -128,7 +135,8 @@ def print_survival(path: Path, policy: PolicyConfig) -> None:
             lost += (held - indicators(redacted)).elements()
     print(
         f"{path.name}: {documents} documents, {changed} changed "
-        f"({changed / max(documents, 1):.2%}, limit 1 %); {len(lost)} of {before} indicators lost (limit 0) {lost[:5]}"
+        f"({changed / max(documents, 1):.2%}, limit 1 %); "
+        f"{len(lost)} of {before} indicators lost (limit 0) {lost[:5]}"
     )
     print(f"   findings {dict(kinds)}")
 
@@ -158,19 +166,11 @@ def measure(
     wrong: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     for sample in samples:
-        spans: list[dict[str, object]] = sample["spans"]  # type: ignore[assignment]
-        gold = [
-            (
-                "ANY" if any_type else SAME.get(str(one["entity_type"]), str(one["entity_type"])),
-                (int(str(one["start_position"])), int(str(one["end_position"]))),
-            )
-            for one in spans
-        ]
-        for span in find(str(sample["full_text"])):
-            kind = SAME.get(span.entity_type, span.entity_type)
-            match = next(
-                (one for one in gold if one[0] == kind and matches(one[1], (span.start, span.end))), None
-            )
+        text = str(sample["full_text"])
+        gold = merged(text, [("ANY", span) if any_type else (kind, span) for kind, span in labelled(sample)])
+        found = [("ANY" if any_type else kind_of(one), (one.start, one.end)) for one in find(text)]
+        for kind, span in merged(text, found):
+            match = next((one for one in gold if one[0] == kind and matches(one[1], span)), None)
             if match is None:
                 wrong[kind] += 1
             else:
@@ -178,6 +178,52 @@ def measure(
                 gold.remove(match)
         missed.update(kind for kind, _ in gold)
     return {kind: (right[kind], wrong[kind], missed[kind]) for kind in {*right, *wrong, *missed}}
+
+
+def labelled(sample: dict[str, object]) -> list[Entity]:
+    """The labels of one text, with our names for the types."""
+    spans: list[dict[str, object]] = sample["spans"]  # type: ignore[assignment]
+    return [
+        (
+            SAME.get(str(one["entity_type"]), str(one["entity_type"])),
+            (int(str(one["start_position"])), int(str(one["end_position"]))),
+        )
+        for one in spans
+    ]
+
+
+def kind_of(span: Span) -> str:
+    """The type under which a finding is compared."""
+    return SAME.get(span.entity_type, span.entity_type)
+
+
+def merged(text: str, entities: list[Entity]) -> list[Entity]:
+    """Neighbours of one type as one entity, where only spaces and signs stand between them."""
+    joined: list[Entity] = []
+    for kind, (start, end) in sorted(entities, key=lambda one: one[1]):
+        if joined and joined[-1][0] == kind and not any(c.isalnum() for c in text[joined[-1][1][1] : start]):
+            joined[-1] = (kind, (joined[-1][1][0], max(end, joined[-1][1][1])))
+        else:
+            joined.append((kind, (start, end)))
+    return joined
+
+
+def by_token(samples: Iterable[dict[str, object]], find: Finder) -> tuple[float, float]:
+    """(precision, recall) over tokens, whatever the type: a token counts as marked if a span touches it."""
+    right = wrong = missed = 0
+    for sample in samples:
+        text = str(sample["full_text"])
+        gold = [span for _, span in labelled(sample)]
+        found = [(one.start, one.end) for one in find(text)]
+        for token in TOKEN.finditer(text):
+            is_gold, is_found = (
+                any(start < token.end() and token.start() < end for start, end in spans)
+                for spans in (gold, found)
+            )
+            right += is_gold and is_found
+            wrong += is_found and not is_gold
+            missed += is_gold and not is_found
+    return right / max(right + wrong, 1), right / max(right + missed, 1)
 
 
 def half_common(one: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -205,10 +251,6 @@ def report(counts: Counts) -> None:
         print(
             f"{kind:<16} n {right + missed:>4}  precision {precision:.3f}  recall {recall:.3f}  F1 {one:.3f}"
         )
-
-
-def _any(span: Span) -> Span:
-    return Span("ANY", span.start, span.end, span.score, span.recognizer)
 
 
 if __name__ == "__main__":

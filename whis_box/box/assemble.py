@@ -6,15 +6,14 @@ Invariant: the folder appears under its name only when it is complete; an unchan
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import whis_box
+from whis_box import __version__
 from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
 from whis_box.config import BoxConfig
 from whis_box.errors import NotReadyError, WhisError, storage_error
-from whis_box.paths import file_sha256
+from whis_box.paths import file_sha256, source_commit
 
 CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml")
 
@@ -51,7 +50,7 @@ def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name="whis-box",
-            version=whis_box.__version__,
+            version=__version__,
             source_commit=source_commit(),
             files=describe_folder(building),
         )
@@ -109,15 +108,3 @@ def _swap(building: Path, target: Path) -> None:
         target.rename(retired)
     building.rename(target)
     shutil.rmtree(retired, ignore_errors=True)
-
-
-def source_commit() -> str:
-    """The commit this tree was built from, or "unknown" outside a repository."""
-    folder = Path(whis_box.__file__).resolve().parent.parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from whis_box.box.assemble import source_commit
 from whis_box.box.manifest import read_manifest
 from whis_box.box.opening import engine_spec, open_box
 from whis_box.config import BoxConfig, ModelConfig, load_config
@@ -30,6 +29,7 @@ from whis_box.engine.supervisor import Engine
 from whis_box.errors import EngineError
 from whis_box.evaluation.golden import GoldenQuestion, has_key_facts, is_hit, quotes_verbatim, read_golden
 from whis_box.ingest.pipeline import read_folder
+from whis_box.paths import source_commit
 from whis_box.prompts import answer_prompt, chat
 from whis_box.show import progress
 

@@ -347,10 +347,10 @@ def _one_ahead(batches: Iterator[_Batch | None]) -> Iterator[_Batch]:
 
 def pipeline_digest(policy: PolicyConfig, source: SourceConfig) -> str:
     """Digest of what decides what a draft becomes: version, policy, source, and the code itself."""
-    digest = hashlib.sha256(
-        f"{PIPELINE_VERSION}\n{policy.model_dump_json()}\n{source.model_dump_json()}".encode()
-    )
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    rules = policy.model_dump_json(exclude={"people_model"})  # a path; what counts is what lies there
+    digest = hashlib.sha256(f"{PIPELINE_VERSION}\n{rules}\n{source.model_dump_json()}".encode())
+    model = sorted(Path(policy.people_model).glob("*.*n*")) if policy.people_model != "none" else []
+    for path in [*sorted(Path(__file__).parent.rglob("*.py")), *model]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""presidio's analyzer without a downloaded model, with our recognizers, secrets and protected indicators.
+"""presidio's analyzer without a downloaded model, with our recognizers, secrets, people and indicators.
 
 Invariant: nothing is fetched; ATT&CK ids, CVEs, hashes and other indicators are never marked as people.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 
 import tldextract
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
@@ -21,6 +22,7 @@ from presidio_analyzer.predefined_recognizers import (
     UsSsnRecognizer,
 )
 
+from whis_box.ingest.sanitize.people import people_finder
 from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.ingest.sanitize.recognizers import recognizers
 from whis_box.ingest.sanitize.secrets import find_secrets
@@ -36,6 +38,8 @@ INDICATORS = re.compile(
     r"|\bhttps?://\S+|\bhxxps?://\S+|\b(?:\d{1,3}\.){3}\d{1,3}\b|\b(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\b"
     r"|\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}\S*|\b0x[0-9a-fA-F]+\b"
 )
+# What the people model says counts for less than any form or field, and for more than a bare row of digits.
+PEOPLE_WEIGHT = 0.72
 # The library would fetch the public suffix list on first use; the extra suffixes are of inner networks.
 _extract = tldextract.TLDExtract(
     suffix_list_urls=(), cache_dir=None, extra_suffixes=("local", "lan", "corp", "internal", "home")
@@ -59,6 +63,7 @@ class Analyzer:
         for one in recognizers(policy):
             registry.add_recognizer(one)
         self._entities = sorted({name for one in registry.recognizers for name in one.supported_entities})
+        self._people = people_finder(policy)
         self._engine = AnalyzerEngine(registry=registry, nlp_engine=engine, supported_languages=["en"])
 
     def find(self, text: str) -> list[Span]:
@@ -76,6 +81,7 @@ class Analyzer:
             )
             for one in found
         ]
+        spans += [replace(one, score=one.score * PEOPLE_WEIGHT) for one in self._people(text)]
         protected = [match.span() for match in INDICATORS.finditer(text)]
         strong = [one for one in spans if one.entity_type in UNPROTECTED]
         weak = without((one for one in spans if one.entity_type not in UNPROTECTED), protected)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from whis_box.config import Section
+from whis_box.config import Section, load_config
 from whis_box.ingest.readers.draft import Limits
 
 Action = Literal["keep", "pseudonymize", "mask", "drop", "reject"]
@@ -32,6 +33,10 @@ class PolicyConfig(Section):
     """SPDX ids, or LicenseRef ids, under which a document may come in."""
     actions: dict[str, Action]
     """Entity type to action; a type that is not listed is masked."""
+    people_model: str = "data/ner"
+    """Folder of the own model of names and addresses, beside the configs' folder; "none" for forms only."""
+    larger_models: list[str] = Field(default_factory=list)
+    """spaCy pipelines, installed or as folders; the first that is there finds the names instead."""
     min_score: float = Field(0.4, ge=0, le=1)
     """Findings below it are not acted on."""
     internal_suffixes: list[str] = Field(default_factory=list)
@@ -50,3 +55,14 @@ class PolicyConfig(Section):
     def action(self, entity_type: str) -> Action:
         """What happens to findings of one type."""
         return self.actions.get(entity_type, "mask")
+
+
+def read_policy(configs: Path) -> PolicyConfig:
+    """policy.yaml of the folder `configs`, with the path of the people model made absolute.
+
+    Raises: NotReadyError, ConfigError.
+    """
+    policy = load_config(configs / "policy.yaml", PolicyConfig)
+    if policy.people_model == "none":
+        return policy
+    return policy.model_copy(update={"people_model": str(configs.resolve().parent / policy.people_model)})
