@@ -121,7 +121,7 @@ def retriever(guide: Path, tmp_path: Path) -> Iterator[Retriever]:
     embedder: Any = HashingEmbedder()
     rag = RagConfig()
     path = tmp_path / "index.sqlite"
-    build_index(read_folder(guide), path, embedder, FAKE_SHA256, rag, lambda *_: None)
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, rag, lambda *_: None, 3)
     opened = Retriever(path, embedder, FAKE_SHA256, rag.retriever)
     yield opened
     opened.connection.close()

@@ -24,7 +24,9 @@ def build(corpus: Path, index: Path) -> None:
     """An index of the corpus with the hashing embedder."""
     embedder: Any = HashingEmbedder()
     with open_existing(corpus) as opened:
-        build_index(list(opened.records()), index, embedder, FAKE_SHA256, RagConfig(), lambda *_: None)
+        build_index(
+            opened.records(), index, embedder, FAKE_SHA256, RagConfig(), lambda *_: None, opened.count()
+        )
 
 
 def test_purge_erases_the_bytes_and_the_record_stays_away(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from whis_box.ingest.pipeline import build_index, read_folder
 from whis_box.knowledge.chunking import chunk_record
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
-from whis_box.knowledge.store import describe
+from whis_box.knowledge.store import IndexWriter, describe
 
 
 def build(guide: Path, path: Path) -> None:
     embedder: Any = HashingEmbedder()
-    build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None)
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None, 3)
 
 
 def test_chunks_are_spans_of_their_record(guide: Path) -> None:
@@ -150,17 +150,17 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_else(
     path = tmp_path / "out" / "i.sqlite"
     build(guide, path)
     before = path.read_bytes()
-    real = HashingEmbedder.embed
+    real = IndexWriter._add
     calls = []
 
-    def fails_late(self: HashingEmbedder, texts: Any) -> Any:
+    def fails_late(self: IndexWriter, *parts: Any) -> None:
         calls.append(1)
-        if len(calls) > 3:
+        if len(calls) > 2:
             raise apsw.FullError("database or disk is full")
-        return real(self, texts)
+        real(self, *parts)
 
-    monkeypatch.setattr(HashingEmbedder, "embed", fails_late)
-    with pytest.raises((StorageError, apsw.FullError)):
+    monkeypatch.setattr(IndexWriter, "_add", fails_late)
+    with pytest.raises(StorageError, match="disk is full"):
         build(guide, path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["i.sqlite"]

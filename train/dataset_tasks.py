@@ -34,7 +34,7 @@ class Question(Frozen):
     """One line of data/training/questions.ndjson: a question and the sentences that answer it, verbatim."""
 
     record_id: str
-    question: str = Field(min_length=8)
+    question: str = Field(min_length=4)
     sentences: list[str] = Field(min_length=1)
 
 

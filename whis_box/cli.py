@@ -265,6 +265,7 @@ def _index_commands(commands: Any) -> None:
         command.add_argument("--datasets", type=Path, default=root / "data" / "datasets", metavar="DIR")
         command.add_argument("--adapters", type=Path, default=root / "train" / "adapters", metavar="DIR")
     for command in (build, purge):
+        command.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that embed")
         command.add_argument("--embedder", type=Path, default=build_dir / "embedder")
         command.add_argument("--configs", type=Path, default=root / "configs")
     _command(actions, "info", _index_info, "what the index holds")

@@ -80,7 +80,7 @@ def index_build(options: argparse.Namespace) -> int:
     from whis_box.ingest.build import build_if_needed
 
     summary, changed = build_if_needed(
-        options.corpus, options.out, options.embedder, options.configs, show.progress
+        options.corpus, options.out, options.embedder, options.configs, show.progress, options.workers
     )
     state = "built" if changed else "unchanged"
     result = {
@@ -103,9 +103,12 @@ def index_purge(options: argparse.Namespace) -> int:
 
     known = Lineage(options.corpus, options.out, options.datasets, options.adapters).of_record(options.record)
     erasure = purge_record(options.corpus, options.record)
-    build_if_needed(options.corpus, options.out, options.embedder, options.configs, show.progress)
+    build_if_needed(
+        options.corpus, options.out, options.embedder, options.configs, show.progress, options.workers
+    )
     corpus: Path = options.corpus
-    files = [corpus, corpus.with_name(f"{corpus.name}-wal"), options.out]
+    vectors = options.out.with_name(f"{options.out.name}.vectors")
+    files = [corpus, corpus.with_name(f"{corpus.name}-wal"), options.out, vectors]
     searched = erasure.prove(files)
     result = {
         "record": options.record,

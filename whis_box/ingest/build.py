@@ -14,30 +14,39 @@ from whis_box.engine.cpu import thread_count
 from whis_box.errors import NotReadyError, WhisError
 from whis_box.ingest.corpus import open_existing
 from whis_box.ingest.pipeline import IndexSummary, build_index, inputs_sha256
+from whis_box.ingest.vectors import KeptVectors
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.paths import file_sha256, written_beside
 
 
 def build_if_needed(
-    corpus: Path, out: Path, embedder_dir: Path, configs: Path, progress: Callable[[int, int, str], None]
+    corpus: Path,
+    out: Path,
+    embedder_dir: Path,
+    configs: Path,
+    progress: Callable[[int, int, str], None],
+    workers: int = 1,
 ) -> tuple[IndexSummary, bool]:
     """Index every record of `corpus` into `out`; the summary, and whether it was really built.
 
+    Vectors are kept beside the index as they are made: after a kill the build goes on where it was.
     Raises: as `build_index`; NotReadyError or VerificationError for the embedder; ConfigError.
     """
     rag = load_config(configs / "rag.yaml", RagConfig)
     embedder = Embedder(embedder_dir, rag.embedder_dim, thread_count())
     embedder_sha256 = file_sha256(embedder_dir / MODEL_FILE)
-    with open_existing(corpus) as opened:
-        records = list(opened.records())
-    if not records:
-        raise NotReadyError(f"{corpus}: holds no records; run `whis ingest PATH --source NAME`")
-    inputs = inputs_sha256(records, embedder_sha256, rag)
     note = out.with_name(out.name + ".json")
-    known = _known_summary(note, inputs, out)
-    if known is not None:
-        return known, False
-    summary = build_index(records, out, embedder, embedder_sha256, rag, progress)
+    with open_existing(corpus) as opened:
+        if not (total := opened.count()):
+            raise NotReadyError(f"{corpus}: holds no records; run `whis ingest PATH --source NAME`")
+        inputs = inputs_sha256(opened.records(), embedder_sha256, rag)
+        known = _known_summary(note, inputs, out)
+        if known is not None:
+            return known, False
+        kept = out.with_name(out.name + ".vectors")
+        with KeptVectors(kept, embedder_dir, embedder, embedder_sha256, workers) as vectors:
+            summary = build_index(opened.records(), out, vectors, embedder_sha256, rag, progress, total)
+            vectors.forget_unused()
     fields = {
         "inputs": inputs,
         "sha256": file_sha256(out),

@@ -157,6 +157,11 @@ class Corpus:
         for (body,) in self._db.execute("select body from records order by id"):
             yield Record.model_validate_json(body)
 
+    def count(self) -> int:
+        """Number of records."""
+        row = self._row("select count(*) from records", ())
+        return int(str(row[0])) if row else 0
+
     def record(self, record_id: str) -> Record | None:
         """One record, or None."""
         row = self._row("select body from records where id = ?", (record_id,))

@@ -7,19 +7,23 @@ with all complaints listed, so an index never misses a document silently.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from whis_box.config import RagConfig
 from whis_box.errors import InputError, NotReadyError
 from whis_box.ingest.markdown import read_document
+from whis_box.ingest.vectors import TextEmbedder
 from whis_box.knowledge.chunking import ChunkedRecord, chunk_record, embedding_text
-from whis_box.knowledge.embedder import Embedder
 from whis_box.knowledge.store import IndexWriter
 from whis_box.schemas import Record
 
+BATCH_CHARACTERS = 200_000
+
 Progress = Callable[[int, int, str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,25 +63,33 @@ def read_folder(folder: Path) -> list[Record]:
 
 
 def build_index(
-    records: Sequence[Record],
+    records: Iterable[Record],
     path: Path,
-    embedder: Embedder,
+    embedder: TextEmbedder,
     embedder_sha256: str,
     rag: RagConfig,
     progress: Progress,
+    total: int,
 ) -> IndexSummary:
     """Index the records into `path`; `progress` gets (done, total, record id).
 
     Raises: StorageError when the disk is full or not writable.
     """
+    done = 0
     with IndexWriter(path, embedder.dim, embedder_sha256) as writer:
-        for done, record in enumerate(records, start=1):
-            _add(writer, chunk_record(record, rag.chunking.max_tokens, embedder.count_tokens), embedder)
-            progress(done, len(records), record.id)
+        for batch in _batches(records, lambda one: len(one.text), BATCH_CHARACTERS):
+            chunked = [chunk_record(one, rag.chunking.max_tokens, embedder.count_tokens) for one in batch]
+            vectors = embedder.embed([text for one in chunked for text in _texts(one)])  # all in one call
+            for one in chunked:
+                n_chunks, n_all = len(one.chunks), len(one.chunks) + sum(map(len, one.spans))
+                writer.add(one, vectors[:n_chunks], vectors[n_chunks:n_all])
+                vectors = vectors[n_all:]
+                done += 1
+                progress(done, total, one.record.id)
     return IndexSummary(path, writer.n_records, writer.n_chunks, writer.n_sentences)
 
 
-def inputs_sha256(records: Sequence[Record], embedder_sha256: str, rag: RagConfig) -> str:
+def inputs_sha256(records: Iterable[Record], embedder_sha256: str, rag: RagConfig) -> str:
     """Digest of everything an index depends on; equal digests mean that a rebuild would change nothing."""
     digest = hashlib.sha256(
         f"{embedder_sha256}\n{rag.chunking.model_dump_json()}\n{rag.embedder_dim}\n".encode()
@@ -89,8 +101,22 @@ def inputs_sha256(records: Sequence[Record], embedder_sha256: str, rag: RagConfi
     return digest.hexdigest()
 
 
-def _add(writer: IndexWriter, chunked: ChunkedRecord, embedder: Embedder) -> None:
+def _texts(chunked: ChunkedRecord) -> Iterator[str]:
+    """What is embedded for a record: its chunks, then its sentences."""
     text = chunked.record.text
-    chunk_vectors = embedder.embed(embedding_text(chunked.record.title, chunk) for chunk in chunked.chunks)
-    sentences = [text[span.start : span.end] for spans in chunked.spans for span in spans]
-    writer.add(chunked, chunk_vectors, embedder.embed(sentences))
+    yield from (embedding_text(chunked.record.title, chunk) for chunk in chunked.chunks)
+    yield from (text[span.start : span.end] for spans in chunked.spans for span in spans)
+
+
+def _batches(values: Iterable[T], size_of: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Runs of values up to `limit` in size together, so that memory does not grow with the corpus."""
+    batch: list[T] = []
+    size = 0
+    for value in values:
+        batch.append(value)
+        size += size_of(value)
+        if size >= limit:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
