@@ -104,30 +104,26 @@ class Intake:
                 file = open_file(path, uri, self.policy.limits)
                 if isinstance(file, RawFile):
                     self.progress(f"[{number}/{len(pending)}] {uri}")
-                    self._file(file, pipeline, finders, near, summary)
+                    self._file(_FileRun(file, pipeline, finders, near, summary))
         self.corpus.commit()
         return summary
 
-    def _file(
-        self, file: RawFile, pipeline: str, finders: Finders, near: NearDuplicates, summary: Summary
-    ) -> None:
-        if self._secret_name(file, finders, summary):
+    def _file(self, run: _FileRun) -> None:
+        file, summary = run.file, run.summary
+        if self._secret_name(run):
             return
         self.corpus.begin_file(self.name, file.name)
         summary.files += 1
         summary.counts["bytes"] += len(file.data)
-        ids: set[str] = set()
-        drafts = self._drafts(file, summary)
+        drafts = self._drafts(run)
         total = 0
-        for prepared in _one_ahead(
-            iter(lambda: self._prepare(drafts, pipeline, ids, finders, summary), None)
-        ):
+        for prepared in _one_ahead(iter(lambda: self._prepare(drafts, run), None)):
             spans = prepared.spans()
             for (raw, draft), text, new in zip(prepared.drafts, prepared.texts, prepared.wanted, strict=True):
                 summary.counts["drafts"] += 1
                 summary.counts["text_bytes"] += len(text.encode("utf-8", "replace"))
                 if new:
-                    self._accept(raw, draft, text, next(spans), pipeline, file.name, ids, near, summary)
+                    self._accept(raw, draft, text, next(spans), run)
                 else:
                     summary.counts["reused"] += 1
             total += len(prepared.drafts)
@@ -136,17 +132,10 @@ class Intake:
                 self.corpus.commit()
                 self.progress(f"{file.name}: {total} documents")
         self.corpus.keep_pseudonyms(self.pseudonyms)
-        removed = self.corpus.finish_file(self.name, file.name, file.sha256, pipeline, ids, total)
+        removed = self.corpus.finish_file(self.name, file.name, file.sha256, run.pipeline, run.ids, total)
         summary.counts["removed"] += removed
 
-    def _prepare(
-        self,
-        drafts: Iterator[tuple[RawFile, Draft]],
-        pipeline: str,
-        ids: set[str],
-        finders: Finders,
-        summary: Summary,
-    ) -> _Batch | None:
+    def _prepare(self, drafts: Iterator[tuple[RawFile, Draft]], run: _FileRun) -> _Batch | None:
         """The next drafts, cleaned and handed to the finders; None at the end."""
         batch = list(islice(drafts, BATCH))
         if not batch:
@@ -154,94 +143,82 @@ class Intake:
         texts = []
         for _, draft in batch:
             cleaned, notes = clean_text(draft.text, "document")
-            summary.findings.update(note.code for note in notes)
+            run.summary.findings.update(note.code for note in notes)
             texts.append(f"{clean_text(draft.title, 'title')[0]}{TITLE_END}{cleaned}")
-        wanted = [self._is_new(one, pipeline, ids) for one in batch]
-        spans = finders.start([text for text, new in zip(texts, wanted, strict=True) if new])
+        wanted = [self._is_new(one, run) for one in batch]
+        spans = run.finders.start([text for text, new in zip(texts, wanted, strict=True) if new])
         return _Batch(batch, texts, wanted, spans)
 
-    def _drafts(self, file: RawFile, summary: Summary) -> Iterator[tuple[RawFile, Draft]]:
+    def _drafts(self, run: _FileRun) -> Iterator[tuple[RawFile, Draft]]:
         from whis_box.ingest.readers.detect import read
 
-        for one in unpack(file, self.policy.limits):
+        uri, summary = run.file.name, run.summary
+        for one in unpack(run.file, self.policy.limits):
             if isinstance(one, Skip):
-                self._skip(file.name, one, summary)
+                self._skip(uri, one, summary)
                 continue
             try:
                 for item in read(one, self.policy.limits):
                     if isinstance(item, Skip):
-                        self._skip(file.name, item, summary)
+                        self._skip(uri, item, summary)
                     elif len(item.text) > self.policy.limits.max_text_chars:
                         reason = (
                             f"{len(item.text)} characters are more than {self.policy.limits.max_text_chars}"
                         )
-                        self._reject(file.name, item, reason, summary)
+                        self._reject(item, reason, run)
                     else:
                         yield one, item
             except InputError as error:  # front matter that is there and wrong
-                self._skip(file.name, Skip(one.name, str(error)), summary)
+                self._skip(uri, Skip(one.name, str(error)), summary)
                 summary.counts["rejected"] += 1
 
-    def _is_new(self, one: tuple[RawFile, Draft], pipeline: str, ids: set[str]) -> bool:
+    def _is_new(self, one: tuple[RawFile, Draft], run: _FileRun) -> bool:
         """False when the same draft went through the same pipeline before: nothing would change."""
         record_id = self._record_id(*one)
         held = self.corpus.holder(record_id)
-        if record_id in ids or held is None or held[2:] != (one[1].sha256, pipeline):
+        if record_id in run.ids or held is None or held[2:] != (one[1].sha256, run.pipeline):
             return True
-        ids.add(record_id)
+        run.ids.add(record_id)
         return False
 
-    def _accept(
-        self,
-        raw: RawFile,
-        draft: Draft,
-        text: str,
-        spans: list[Span],
-        pipeline: str,
-        uri: str,
-        ids: set[str],
-        near: NearDuplicates,
-        summary: Summary,
-    ) -> None:
+    def _accept(self, raw: RawFile, draft: Draft, text: str, spans: list[Span], run: _FileRun) -> None:
         from whis_box.ingest.dedupe import comparable_sha256, signature
 
         record_id = self._record_id(raw, draft)
         held = self.corpus.holder(record_id)
-        if record_id in ids or (held is not None and held[:2] != (self.name, uri)):
-            self._reject(
-                uri, draft, f"id {record_id!r} is also that of another document; rename one", summary
-            )
+        if record_id in run.ids or (held is not None and held[:2] != (self.name, run.file.name)):
+            self._reject(draft, f"id {record_id!r} is also that of another document; rename one", run)
             return
         if self.corpus.is_purged(record_id):
-            self._reject(uri, draft, f"{record_id} was purged and may not come back", summary)
+            self._reject(draft, f"{record_id} was purged and may not come back", run)
             return
         redacted = redact(record_id, text, spans, self.policy, self.pseudonyms)
         if redacted.refused_for:
-            self._reject(uri, draft, f"holds {redacted.refused_for}, which the policy rejects", summary)
+            self._reject(draft, f"holds {redacted.refused_for}, which the policy rejects", run)
             return
         title, _, body = redacted.text.partition(TITLE_END)
         offset = len(title) + len(TITLE_END)
         license_id = draft.license or self.source.license
         if license_id not in self.policy.licenses:
-            self._reject(uri, draft, f"licence {license_id!r} is not on the policy's list", summary)
+            self._reject(draft, f"licence {license_id!r} is not on the policy's list", run)
             return
         record = self._record(record_id, raw, draft, title, body, license_id, redacted.counts)
         if isinstance(record, str):
-            self._reject(uri, draft, record, summary)
+            self._reject(draft, record, run)
             return
         same, value = comparable_sha256(body), b"" if "kind:event" in draft.labels else signature(body)
-        if self._is_duplicate(record_id, uri, draft, same, value, near, summary):
+        if self._is_duplicate(record_id, draft, same, value, run):
             return
         log = [
             one.model_copy(update={"start": one.start - offset, "end": one.end - offset})
             for one in redacted.log
         ]
-        digests = (draft.sha256, pipeline, same)
-        self.corpus.put(record, (self.name, uri), digests, value, log)
-        near.add(record_id, value)
-        ids.add(record_id)
-        summary.counts["accepted"] += 1
-        summary.redactions.update(redacted.counts)
+        digests = (draft.sha256, run.pipeline, same)
+        self.corpus.put(record, (self.name, run.file.name), digests, value, log)
+        run.near.add(record_id, value)
+        run.ids.add(record_id)
+        run.summary.counts["accepted"] += 1
+        run.summary.redactions.update(redacted.counts)
 
     def _record(
         self,
@@ -278,24 +255,15 @@ class Intake:
         except ValidationError as cause:
             return describe_validation("record", cause)
 
-    def _is_duplicate(
-        self,
-        record_id: str,
-        uri: str,
-        draft: Draft,
-        same: str,
-        value: bytes,
-        near: NearDuplicates,
-        summary: Summary,
-    ) -> bool:
+    def _is_duplicate(self, record_id: str, draft: Draft, same: str, value: bytes, run: _FileRun) -> bool:
         kept, kind, similarity = self.corpus.same_text(same), "exact", 1.0
         if kept is None or kept == record_id:
-            found = near.nearest(value, record_id)
+            found = run.near.nearest(value, record_id)
             if found is None:
                 return False
             kept, kind, similarity = found[0], "near", round(found[1], 3)
-        self.corpus.note_duplicate(self.name, uri, record_id, kept, kind, similarity, draft.sha256)
-        summary.counts["duplicates"] += 1
+        self.corpus.note_duplicate(self.name, run.file.name, record_id, kept, kind, similarity, draft.sha256)
+        run.summary.counts["duplicates"] += 1
         return True
 
     def _record_id(self, raw: RawFile, draft: Draft) -> str:
@@ -305,23 +273,37 @@ class Intake:
         short = hashlib.sha256(raw.name.encode()).hexdigest()[:8]
         return f"{self.name}:{place[:80]}-{short}:{slug(draft.key)}"
 
-    def _secret_name(self, file: RawFile, finders: Finders, summary: Summary) -> bool:
+    def _secret_name(self, run: _FileRun) -> bool:
         """A file whose name holds a secret is refused: the name would go into every citation."""
-        if not any(span.entity_type == "SECRET" for span in next(finders.start([file.name])())):
+        name = run.file.name
+        if not any(span.entity_type == "SECRET" for span in next(run.finders.start([name])())):
             return False
-        masked = f"file {_sha256(file.name.encode())[:12]}"
+        masked = f"file {_sha256(name.encode())[:12]}"
         self.corpus.note_reject(self.name, masked, "", "", "its name holds a secret; rename the file")
-        summary.counts["rejected"] += 1
+        run.summary.counts["rejected"] += 1
         return True
 
     def _skip(self, uri: str, skip: Skip, summary: Summary) -> None:
         self.corpus.note_skip(self.name, uri, skip)
         summary.counts["skipped"] += 1
 
-    def _reject(self, uri: str, draft: Draft, reason: str, summary: Summary) -> None:
+    def _reject(self, draft: Draft, reason: str, run: _FileRun) -> None:
         # Without the title: it did not go through the policy to the end.
-        self.corpus.note_reject(self.name, uri, draft.position or draft.key, "", reason)
-        summary.counts["rejected"] += 1
+        self.corpus.note_reject(self.name, run.file.name, draft.position or draft.key, "", reason)
+        run.summary.counts["rejected"] += 1
+
+
+@dataclass(frozen=True)
+class _FileRun:
+    """One file on its way in: what all steps of it share."""
+
+    file: RawFile
+    pipeline: str
+    finders: Finders
+    near: NearDuplicates
+    summary: Summary
+    ids: set[str] = field(default_factory=set)
+    """Records that the file holds, as far as it has been read."""
 
 
 @dataclass(frozen=True)
