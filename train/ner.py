@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -35,6 +34,8 @@ from whis_box.paths import repository_root, written_beside
 ROOT = repository_root()
 BASE = ROOT / "build" / "models" / "all-minilm-l6-v2"
 OUTPUT = ROOT / "build" / "ner"
+TEMPLATES = ROOT / "data" / "ner" / "templates"
+VALUES = ROOT / "data" / "ner" / "values"
 LAYERS = (0, 1, 3, 5)  # of the six; with all of them the model would be over 15 MB
 VOCABULARY = 17_500
 IGNORED = -100
@@ -58,17 +59,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("examples", Settings.examples), ("epochs", Settings.epochs)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--sigma", type=Path, help="a folder of extra prose in Markdown that names nobody")
     options = parser.parse_args()
     try:
-        train(Settings(examples=options.examples, epochs=options.epochs), options.sigma)
+        train(Settings(examples=options.examples, epochs=options.epochs))
     except WhisError as error:
         print(f"train.ner: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def train(settings: Settings, more_prose: Path | None = None) -> None:
+def train(settings: Settings) -> None:
     """The whole run: data, smaller vocabulary, training, validation, files.
 
     Raises: NotReadyError without the base; InputError for a wrong template; StorageError.
@@ -76,24 +76,30 @@ def train(settings: Settings, more_prose: Path | None = None) -> None:
     if not (BASE / "model.safetensors").is_file():
         raise NotReadyError(f"{BASE}: missing; run `make models`")
     torch.manual_seed(settings.seed)
-    values = Values(ROOT / "data" / "ner" / "values", settings.seed, valid=False)
-    held_out = Values(ROOT / "data" / "ner" / "values", settings.seed + 1, valid=True)
-    train_templates, valid_templates = read_templates(ROOT / "data" / "ner" / "templates", values.slots)
-    prose = prose_of(ROOT / "data" / "raw") + (prose_of(more_prose) if more_prose else [])
-    train_prose, valid_prose = _split(prose)
+    values = Values(VALUES, settings.seed, valid=False)
+    train_templates, valid_templates = read_templates(TEMPLATES, values.slots)
+    train_prose, _ = _split(prose_of(ROOT / "data" / "raw"))
     print(
         f"{len(train_templates)} templates to train on, {len(valid_templates)} held out; "
-        f"{len(train_prose)} and {len(valid_prose)} paragraphs without people",
+        f"{len(train_prose)} paragraphs without people",
         flush=True,
     )
     training = list(examples(train_templates, train_prose, values, settings.seed, settings.examples))
-    validation = list(examples(valid_templates, valid_prose, held_out, settings.seed + 1, 3000))
+    validation = held_out_examples(settings.seed)
     tokenizer, kept = smaller_vocabulary(Tokenizer.from_file(str(BASE / "tokenizer.json")), training)
     model = smaller_model(kept)
     n_parameters = sum(one.numel() for one in model.parameters())
     print(f"{len(kept)} word pieces, {n_parameters / 1e6:.1f} M parameters", flush=True)
     fit(model, tokenizer, training, validation, settings)
     write(model, tokenizer, settings)
+
+
+def held_out_examples(seed: int = Settings.seed, n_examples: int = 3000) -> list[Example]:
+    """Texts from templates, values and paragraphs that training never sees."""
+    values = Values(VALUES, seed + 1, valid=True)
+    _, templates = read_templates(TEMPLATES, values.slots)
+    _, prose = _split(prose_of(ROOT / "data" / "raw"))
+    return list(examples(templates, prose, values, seed + 1, n_examples))
 
 
 def smaller_vocabulary(tokenizer: Tokenizer, texts: Sequence[Example]) -> tuple[Tokenizer, list[int]]:

@@ -6,15 +6,17 @@ Invariant: a line that does not validate stops the run with its number; nothing 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from whis_box.config import describe_validation
 from whis_box.errors import InputError
 from whis_box.paths import read_text
-from whis_box.schemas import Answer, Frozen, Hit, Record
+from whis_box.schemas import AlertSeverity, Answer, Frozen, Hit, Record, Verdict
 
 
 class GoldenQuestion(Frozen):
@@ -34,29 +36,70 @@ class GoldenQuestion(Frozen):
         return bool(self.record_ids)
 
 
+class GoldenAlert(Frozen):
+    """One alert with what an analyst says of it."""
+
+    id: str
+    event: dict[str, object]
+    technique_ids: list[str]
+    """Empty where the alert shows no technique."""
+    verdict: Verdict
+    """The truth."""
+    acceptable_verdicts: list[Verdict] = Field(min_length=1)
+    """What a box that never closes an alert may say."""
+    severity: AlertSeverity
+    acceptable_severities: list[AlertSeverity] = Field(min_length=1)
+    note: str
+
+
+class GoldenRefusal(Frozen):
+    """A request that policy refuses, or one that only sounds like it (`dual_use`) and must be answered."""
+
+    id: str
+    question: str = Field(min_length=3)
+    reason: str
+    kind: Literal["policy", "dual_use"]
+
+
+Line = TypeVar("Line", GoldenQuestion, GoldenAlert, GoldenRefusal)
+
+
 def read_golden(path: Path) -> list[GoldenQuestion]:
     """All questions of an NDJSON file.
 
     Raises: NotReadyError if it is missing; InputError listing every bad line; StorageError.
     """
-    lines = read_text(path, "name a file with --golden").splitlines()
-    questions: list[GoldenQuestion] = []
+    return _read(path, GoldenQuestion, lambda one: one.question)
+
+
+def read_alerts(path: Path) -> list[GoldenAlert]:
+    """All alerts of an NDJSON file. Raises: as `read_golden`."""
+    return _read(path, GoldenAlert, lambda one: json.dumps(one.event))
+
+
+def read_refusals(path: Path) -> list[GoldenRefusal]:
+    """All requests of an NDJSON file. Raises: as `read_golden`."""
+    return _read(path, GoldenRefusal, lambda one: one.question)
+
+
+def _read(path: Path, kind: type[Line], text_of: Callable[[Line], str]) -> list[Line]:
+    values: list[Line] = []
     complaints: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "name a file with --golden").splitlines(), start=1):
         try:
-            questions.append(GoldenQuestion.model_validate(json.loads(line)))
+            values.append(kind.model_validate(json.loads(line)))
         except ValidationError as cause:
             complaints.append(describe_validation(f"{path}: line {number}", cause))
         except ValueError as cause:
             complaints.append(f"{path}: line {number}: not JSON: {cause}")
-    seen: dict[str, str] = {}
-    for question in questions:
-        if question.id in seen or question.question.lower() in seen.values():
-            complaints.append(f"{path}: {question.id}: its id or text appears twice")
-        seen[question.id] = question.question.lower()
+    for what in (lambda one: one.id, lambda one: text_of(one).lower()):
+        repeated = Counter(what(one) for one in values)
+        complaints += [
+            f"{path}: {one.id}: its id or text appears twice" for one in values if repeated[what(one)] > 1
+        ]
     if complaints:
         raise InputError("\n".join(complaints))
-    return questions
+    return values
 
 
 def is_hit(question: GoldenQuestion, hits: Sequence[Hit], k: int) -> bool:
