@@ -124,7 +124,7 @@ def retriever(guide: Path, tmp_path: Path) -> Iterator[Retriever]:
     build_index(read_folder(guide), path, embedder, FAKE_SHA256, rag, lambda *_: None, 3)
     opened = Retriever(path, embedder, FAKE_SHA256, rag.retriever)
     yield opened
-    opened.connection.close()
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -187,3 +187,40 @@ def test_describe_counts_records_by_licence_and_tlp(guide: Path, tmp_path: Path)
     assert info["records_by_license"] == {"CC-BY-4.0": 3}
     assert info["records_by_tlp"] == {"amber": 1, "clear": 2}
     assert json.dumps(info)
+
+
+def test_explain_adds_up_to_the_score_and_names_what_was_asked(retriever: Retriever) -> None:
+    told: Any = retriever.explain("T1003.001 password memory of lsass.exe CVE-2020-0001", 3)
+    assert told["identifiers"][0] == "technique T1003.001"
+    assert told["not_in_the_index"] == ["cve CVE-2020-0001"]
+    assert {"password", "memory", "lsass"} <= set(told["words"])
+    assert set(told["lists"]) == {"identifier", "prose", "exact", "chunk_dense", "sentence_dense"}
+    for hit, expected in zip(
+        told["hits"], retriever.search("T1003.001 password memory of lsass.exe CVE-2020-0001", 3), strict=True
+    ):
+        assert hit["text"] == expected.chunk.text
+        assert sum(one["adds"] for one in hit["from"].values()) == pytest.approx(hit["score"], abs=1e-3)
+
+
+def test_the_commonest_words_are_left_out_when_they_would_cost_too_much(guide: Path, tmp_path: Path) -> None:
+    for number in range(120):
+        write_document(guide, f"n{number}", f"Note {number}", "## One\n\nThe password is common here.\n")
+    path = tmp_path / "many.sqlite"
+    embedder: Any = HashingEmbedder()
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None, 123)
+    opened = Retriever(path, embedder, FAKE_SHA256, RetrieverConfig(max_postings=100))
+    told: Any = opened.explain("password jndi")
+    assert told["words"] == ["jndi"] and told["words_left_out"] == ["password"]
+    assert opened.explain("password")["words"] == ["password"]  # the only word is looked up all the same
+    opened.close()
+
+
+def test_an_identifier_in_very_many_chunks_does_not_break_the_search(guide: Path, tmp_path: Path) -> None:
+    for number in range(600):
+        write_document(guide, f"n{number}", f"Note {number}", "## One\n\nSeen with T1003.001 today.\n")
+    path = tmp_path / "many.sqlite"
+    embedder: Any = HashingEmbedder()
+    build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None, 603)
+    opened = Retriever(path, embedder, FAKE_SHA256, RagConfig().retriever)
+    assert opened.search("T1003.001")[0].chunk.record_id == "lsass"
+    opened.close()

@@ -106,14 +106,17 @@ def _search(options: argparse.Namespace) -> int:
         options.box, box, load_config(options.box / "configs" / "rag.yaml", RagConfig), manifest
     )
 
-    def hits_of(text: str) -> list[Any]:
+    def checked(text: str) -> str:
         limit = box.limits.max_question_chars
         if len(text) > limit:
             raise InputError(f"the query has {len(text)} characters, the limit is {limit}; shorten it")
         cleaned = clean_text(text, "query")[0].strip()
         if not cleaned:
             raise InputError("the query is empty; give at least one word")
-        return retriever.search(cleaned, options.top_k)
+        return cleaned
+
+    def hits_of(text: str) -> list[Any]:
+        return retriever.search(checked(text), options.top_k)
 
     def answer(line: dict[str, Any]) -> dict[str, Any]:
         hits = hits_of(batch.field(line, "question"))
@@ -121,6 +124,10 @@ def _search(options: argparse.Namespace) -> int:
 
     if options.input is not None:
         return batch.run(options.input, answer)
+    if options.explain:
+        explained = retriever.explain(checked(batch.text_argument(options.query)), options.top_k)
+        print(json.dumps(explained, ensure_ascii=False) if options.json else show.explanation(explained))
+        return EXIT_OK if explained["hits"] else EXIT_REFUSED
     hits = hits_of(batch.text_argument(options.query))
     print(
         json.dumps([hit.model_dump() for hit in hits], ensure_ascii=False)
@@ -137,6 +144,14 @@ def _index_info(options: argparse.Namespace) -> int:
     box = load_config(options.box / "configs" / "box.yaml", BoxConfig)
     info = describe(options.box / box.index)
     print(json.dumps(info, ensure_ascii=False) if options.json else show.mapping(info))
+    return EXIT_OK
+
+
+def _index_verify(options: argparse.Namespace) -> int:
+    from whis_box.knowledge.store import verify_index
+
+    result = verify_index(options.index)
+    print(json.dumps(result) if options.json else show.mapping(result))
     return EXIT_OK
 
 
@@ -209,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     search = _command(commands, "search", _search, "find passages, without the model")
     search.add_argument("query", nargs="?", help="what to look for, or - for stdin")
     search.add_argument("--top-k", type=_positive, default=None, metavar="N", help="number of hits")
+    search.add_argument("--explain", action="store_true", help="say which list found what, and why it ranks")
     for command in (ask, triage, search):
         command.add_argument("--input", metavar="FILE", help="NDJSON, one request per line, or - for stdin")
     _ingest_commands(commands)
@@ -269,6 +285,8 @@ def _index_commands(commands: Any) -> None:
         command.add_argument("--embedder", type=Path, default=build_dir / "embedder")
         command.add_argument("--configs", type=Path, default=root / "configs")
     _command(actions, "info", _index_info, "what the index holds")
+    verify = _command(actions, "verify", _index_verify, "read an index whole and compare it with its digests")
+    verify.add_argument("--index", type=Path, default=build_dir / "index" / "whis.sqlite", metavar="FILE")
 
 
 def _box_commands(commands: Any) -> None:

@@ -35,6 +35,8 @@ class RetrieverConfig(Section):
     """Hits handed on."""
     candidates: int = Field(40, ge=1, le=80)
     """Depth of each list; vec0's top-k costs O(k * n), so not above 80."""
+    max_postings: int = Field(40_000, ge=100)
+    """Chunks that a full-text list may look at; the commonest words of a question are left out above it."""
     rrf_k: float = Field(10.0, gt=0)
     """Flattens the ranks; Source: Cormack et al. 2009 use 60, short lists favour less."""
     weight_identifier: float = Field(3.0, ge=0)

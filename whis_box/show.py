@@ -71,6 +71,24 @@ def hits(values: Sequence[Hit]) -> str:
     return printable("\n".join(lines))
 
 
+def explanation(value: Mapping[str, Any]) -> str:
+    """A search with its reasons: the lists, then each hit with what put it there."""
+    lines = [f"identifiers: {', '.join(value['identifiers']) or 'none'}"]
+    if value["not_in_the_index"]:
+        lines.append(f"not in the index: {', '.join(value['not_in_the_index'])}")
+    lines.append(f"words: {' '.join(value['words']) or 'none'}")
+    if value["words_left_out"]:
+        lines.append(f"too common to look up: {' '.join(value['words_left_out'])}")
+    for name, one in value["lists"].items():
+        lines.append(f"  {name:<15} weight {one['weight']:<4} found {one['found']:>3}  {one['ms']:>7.2f} ms")
+    for hit in value["hits"]:
+        lines += ["", f"{hit['rank']}. {' > '.join(hit['heading_path'])}  ({hit['record_id']})"]
+        parts = [f"{name} #{one['rank']} {one['adds']:.3f}" for name, one in hit["from"].items()]
+        lines.append(f"   score {hit['score']:.3f} = {' + '.join(parts)}")
+        lines.append(_wrap(" ".join(hit["text"].split())[:240], "   "))
+    return printable("\n".join(lines))
+
+
 def mapping(value: Mapping[str, object]) -> str:
     """Key and value, one per line."""
     return "\n".join(f"{key}: {item}" for key, item in value.items())

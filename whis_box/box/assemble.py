@@ -13,6 +13,7 @@ from whis_box import __version__
 from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
 from whis_box.config import BoxConfig
 from whis_box.errors import NotReadyError, WhisError, storage_error
+from whis_box.knowledge.codes import SUFFIX
 from whis_box.paths import file_sha256, source_commit
 
 CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml")
@@ -68,6 +69,10 @@ def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
         config.index: parts.index,
         config.catalogue: parts.catalogue,
         Path("LICENSE"): parts.license,
+    }
+    codes = parts.index.parent.glob(f"{parts.index.name}.*{SUFFIX}")
+    layout |= {
+        config.index.parent / one.name.replace(parts.index.name, config.index.name): one for one in codes
     }
     return layout | {Path("configs") / name: parts.configs / name for name in CONFIG_NAMES}
 

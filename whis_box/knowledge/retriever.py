@@ -7,7 +7,9 @@ query always gives the same hits.
 from __future__ import annotations
 
 import re
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +20,18 @@ from numpy.typing import NDArray
 from whis_box.config import RetrieverConfig
 from whis_box.errors import VerificationError
 from whis_box.knowledge import identifiers
+from whis_box.knowledge.codes import EXACT_ROWS, Codes, codes_path
 from whis_box.knowledge.embedder import Embedder
 from whis_box.knowledge.identifiers import Identifier
 from whis_box.knowledge.store import connect, fetch, index_error, placeholders, read_meta
-from whis_box.knowledge.terms import STOP_WORDS, tokens
+from whis_box.knowledge.terms import STOP_WORDS, stem, tokens
 from whis_box.schemas import Chunk, Hit, Record
 
 _WORD = re.compile(r"[a-z0-9]+")
 _CODE = re.compile(r"[\d._\\-]")
 MAX_QUERY_TERMS = 64
+MAX_PINNED = 500  # chunks that hold a named identifier; what is about it comes first
+CODES_MARGIN = 24  # exact scores beyond k, for what the eight-bit copies rank a little too low
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,17 @@ class Retriever:
                 f"{embedder_sha256[:12]}; run `whis index build` with this embedder"
             )
         self.n_chunks = int(self.meta["n_chunks"])
+        self._codes = {
+            table: open_codes(path, table, self.meta, int(self.meta[rows]))
+            for table, rows in (("chunk_vectors", "n_chunks"), ("sentence_vectors", "n_sentences"))
+        }
+
+    def close(self) -> None:
+        """Close the index and its codes."""
+        self.connection.close()
+        for codes in self._codes.values():
+            if codes is not None:
+                codes.close()
 
     def prepare(self, text: str) -> Query:
         """Embed a question and look its identifiers up."""
@@ -88,25 +104,73 @@ class Retriever:
 
     def rank(self, query: Query) -> list[ScoredChunk]:
         """Every candidate with its fused score, best first."""
-        config = self._config
-        try:
-            lists = {
-                "identifier": (config.weight_identifier, self._by_identifier(query)),
-                "prose": (config.weight_prose, self._by_prose(query.text)),
-                "exact": (config.weight_exact, self._by_exact(query)),
-                "chunk_dense": (config.weight_chunk_dense, self._by_chunk_vector(query.vector)),
-                "sentence_dense": (config.weight_sentence_dense, self._by_sentence_vector(query.vector)),
-            }
-        except apsw.Error as cause:
-            raise index_error(self.path, cause) from cause
         scores: dict[int, float] = defaultdict(float)
         found_by: dict[int, dict[str, int]] = defaultdict(dict)
-        for name, (weight, rowids) in lists.items():
+        for name, find in self._lists(query).items():
+            try:
+                rowids = find()
+            except apsw.Error as cause:
+                raise index_error(self.path, cause) from cause
             for rank, rowid in enumerate(rowids, start=1):
-                scores[rowid] += weight / (config.rrf_k + rank)
+                scores[rowid] += self._share(name, rank)
                 found_by[rowid][name] = rank
         order = sorted(scores, key=lambda rowid: (-scores[rowid], rowid))
         return [ScoredChunk(rowid, scores[rowid], found_by[rowid]) for rowid in order]
+
+    def explain(self, text: str, top_k: int | None = None) -> dict[str, object]:
+        """A search with its reasons: what was asked of each list, how long it took, and what each gave a hit.
+
+        Raises: as `search`.
+        """
+        started = time.perf_counter()
+        query = self.prepare(text)
+        prepare_ms = (time.perf_counter() - started) * 1000
+        lists: dict[str, object] = {}
+        for name, find in self._lists(query).items():
+            started = time.perf_counter()
+            found = len(find())
+            weight = getattr(self._config, f"weight_{name}")
+            milliseconds = (time.perf_counter() - started) * 1000
+            lists[name] = {"found": found, "weight": weight, "ms": round(milliseconds, 2)}
+        words = [word for word in dict.fromkeys(_WORD.findall(text.lower())) if word not in STOP_WORDS]
+        return {
+            "query": text,
+            "identifiers": [f"{one.kind} {one.value}" for one in query.identifiers],
+            "not_in_the_index": [f"{one.kind} {one.value}" for one in query.missing_identifiers],
+            "words": self._affordable(words),
+            "words_left_out": [word for word in words if word not in self._affordable(words)],
+            "prepare_ms": round(prepare_ms, 2),
+            "lists": lists,
+            "rrf_k": self._config.rrf_k,
+            "hits": [
+                {
+                    "rank": rank,
+                    "record_id": hit.chunk.record_id,
+                    "heading_path": [hit.title, *hit.chunk.heading_path],
+                    "score": round(hit.score, 4),
+                    "from": {
+                        name: {"rank": place, "adds": round(self._share(name, place), 4)}
+                        for name, place in hit.found_by.items()
+                    },
+                    "text": hit.chunk.text,
+                }
+                for rank, hit in enumerate(self.search(query, top_k), start=1)
+            ],
+        }
+
+    def _lists(self, query: Query) -> dict[str, Callable[[], list[int]]]:
+        """The retrievers; each gives chunk row ids, best first."""
+        return {
+            "identifier": lambda: self._by_identifier(query),
+            "prose": lambda: self._by_prose(query.text),
+            "exact": lambda: self._by_exact(query),
+            "chunk_dense": lambda: self._by_chunk_vector(query.vector),
+            "sentence_dense": lambda: self._by_sentence_vector(query.vector),
+        }
+
+    def _share(self, name: str, rank: int) -> float:
+        """What a place in one list adds to a chunk's score. Source: RRF, Cormack et al. 2009, weighted."""
+        return float(getattr(self._config, f"weight_{name}")) / (self._config.rrf_k + rank)
 
     def hit(self, scored: ScoredChunk) -> Hit:
         """Load one candidate."""
@@ -140,21 +204,15 @@ class Retriever:
         rows = fetch(
             self.connection,
             "select chunk_rowid, sum(1 + 2 * is_topic) from identifiers "
-            f"where (kind, value) in (values {pairs}) group by chunk_rowid",
-            [part for one in wanted for part in (one.kind, one.value)],
+            f"where (kind, value) in (values {pairs}) group by chunk_rowid order by 2 desc, 1 limit ?",
+            [*(part for one in wanted for part in (one.kind, one.value)), MAX_PINNED],
         )
         return self._order_by_words(query, {int(rowid): int(weight) for rowid, weight in rows})
 
     def _order_by_words(self, query: Query, weights: dict[int, int]) -> list[int]:
         """Best weight first; within one weight by dense similarity to the question."""
-        rows = fetch(
-            self.connection,
-            f"select rowid, vec_distance_cosine(embedding, ?) from chunk_vectors "
-            f"where rowid in ({placeholders(weights)})",
-            (query.vector.tobytes(), *weights),
-        )
-        distance = {int(rowid): float(value) for rowid, value in rows}
-        order = sorted(weights, key=lambda rowid: (-weights[rowid], distance[rowid], rowid))
+        similarity = self._exact("chunk_vectors", query.vector, list(weights))
+        order = sorted(weights, key=lambda rowid: (-weights[rowid], -similarity[rowid], rowid))
         return order[: self._config.candidates]
 
     def _by_prose(self, text: str) -> list[int]:
@@ -167,7 +225,7 @@ class Retriever:
 
     def _match(self, table: str, words: list[str]) -> list[int]:
         """BM25 order of the chunks that hold any of `words`; each is quoted, so no operator survives."""
-        unique = list(dict.fromkeys(words))[:MAX_QUERY_TERMS]
+        unique = self._affordable(list(dict.fromkeys(words))[:MAX_QUERY_TERMS])
         if not unique:
             return []
         expression = " OR ".join('"' + word.replace('"', '""') + '"' for word in unique)
@@ -182,20 +240,69 @@ class Retriever:
         )
         return [int(rowid) for (rowid,) in rows]
 
-    def _by_chunk_vector(self, vector: NDArray[np.float32]) -> list[int]:
+    def _affordable(self, words: list[str]) -> list[str]:
+        """The rarest words whose chunks together stay within `max_postings`: what ranks is what is rare, and
+        each chunk that holds a word costs about a third of a microsecond."""
+        counts = {word: 0 for word in words}
+        stems = {word: stem(word) for word in words}
         rows = fetch(
             self.connection,
-            "select rowid from chunk_vectors where embedding match ? and k = ? order by distance",
-            (vector.tobytes(), self._config.candidates),
+            f"select term, n_chunks from terms where term in ({placeholders(stems)})",
+            tuple(stems.values()),
         )
-        return [int(rowid) for (rowid,) in rows]
+        held = {str(term): int(count) for term, count in rows}
+        counts = {word: held.get(stems[word], 0) for word in words}
+        chosen: list[str] = []
+        spent = 0
+        for word in sorted(words, key=lambda one: counts[one]):
+            spent += counts[word]
+            if chosen and spent > self._config.max_postings:
+                break
+            chosen.append(word)
+        return [word for word in words if word in chosen]
+
+    def _by_chunk_vector(self, vector: NDArray[np.float32]) -> list[int]:
+        return self._nearest("chunk_vectors", vector)
 
     def _by_sentence_vector(self, vector: NDArray[np.float32]) -> list[int]:
         """Chunks in the order of their best sentence."""
+        nearest = self._nearest("sentence_vectors", vector)
         rows = fetch(
             self.connection,
-            "select s.chunk_rowid from sentence_vectors v join sentences s on s.rowid = v.rowid "
-            "where v.embedding match ? and v.k = ? order by v.distance",
-            (vector.tobytes(), self._config.candidates),
+            f"select rowid, chunk_rowid from sentences where rowid in ({placeholders(nearest)})",
+            nearest,
         )
-        return list(dict.fromkeys(int(rowid) for (rowid,) in rows))
+        chunk_of = {int(rowid): int(chunk) for rowid, chunk in rows}
+        return list(dict.fromkeys(chunk_of[rowid] for rowid in nearest))
+
+    def _nearest(self, table: str, vector: NDArray[np.float32]) -> list[int]:
+        """Row ids by similarity: sqlite-vec's full scan, or codes and then the exact vectors."""
+        codes, k = self._codes[table], self._config.candidates
+        if codes is None:
+            rows = fetch(
+                self.connection,
+                f"select rowid from {table} where embedding match ? and k = ? order by distance",
+                (vector.tobytes(), k),
+            )
+            return [int(rowid) for (rowid,) in rows]
+        similarity = self._exact(table, vector, codes.nearest(vector, k + CODES_MARGIN))
+        return sorted(similarity, key=lambda rowid: (-similarity[rowid], rowid))[:k]
+
+    def _exact(self, table: str, vector: NDArray[np.float32], rowids: list[int]) -> dict[int, float]:
+        rows = fetch(
+            self.connection,
+            f"select rowid, embedding from {table} where rowid in ({placeholders(rowids)})",
+            rowids,
+        )
+        return {int(rowid): float(np.frombuffer(blob, dtype=np.float32) @ vector) for rowid, blob in rows}
+
+
+def open_codes(path: Path, table: str, meta: dict[str, str | int], n_rows: int) -> Codes | None:
+    """The codes of one table; None where it is small enough to be scanned whole.
+
+    Raises: NotReadyError, VerificationError, StorageError.
+    """
+    if n_rows <= EXACT_ROWS:
+        return None
+    digest = str(meta[f"{table}_sha256"])
+    return Codes(codes_path(path, table, digest), int(meta["dim"]), n_rows, digest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,12 +24,15 @@ from numpy.typing import NDArray
 from whis_box.errors import NotReadyError, StorageError, VerificationError, storage_error
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.chunking import ChunkedRecord
+from whis_box.knowledge.codes import CodeWriter, codes_path
 from whis_box.knowledge.terms import terms
+from whis_box.paths import file_sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+VECTOR_TABLES = ("chunk_vectors", "sentence_vectors")
 _SCHEMA = """
 create table meta (key text primary key, value text not null) without rowid;
-create table records (id text primary key, body text not null) without rowid;
+create table records (rowid_in_build integer primary key, id text not null unique, body text not null);
 create table chunks (
     rowid integer primary key, id text not null unique, record_id text not null, title text not null,
     body text not null
@@ -99,9 +103,11 @@ class IndexWriter:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._beside.unlink(missing_ok=True)
+            _sweep(self._path)
         except OSError as cause:
             raise storage_error("write the index", self._path, cause) from cause
         self._connection = connect(self._beside, writable=True)
+        self._codes = {table: CodeWriter(self._path, table, self._dim) for table in VECTOR_TABLES}
         self._run(lambda: self._create())
         return self
 
@@ -109,7 +115,7 @@ class IndexWriter:
         self._connection.execute("pragma journal_mode = off")
         self._connection.execute("pragma page_size = 8192")
         self._connection.execute(_SCHEMA)
-        for table in ("chunk_vectors", "sentence_vectors"):
+        for table in VECTOR_TABLES:
             self._connection.execute(
                 f"create virtual table {table} using vec0 (embedding float[{self._dim}])"
             )
@@ -138,8 +144,9 @@ class IndexWriter:
         sentence_vectors: NDArray[np.float32],
     ) -> None:
         record, execute = chunked.record, self._connection.execute
-        execute("insert into records values (?, ?)", (record.id, record.model_dump_json()))
-        self._digest.update(record.model_dump_json().encode())
+        body = record.model_dump_json()
+        execute("insert into records (id, body) values (?, ?)", (record.id, body))
+        self._digest.update(body.encode())
         self.n_records += 1
         vectors_of_sentences = iter(sentence_vectors)
         for chunk, spans, vector in zip(chunked.chunks, chunked.spans, chunk_vectors, strict=True):
@@ -155,7 +162,7 @@ class IndexWriter:
             )
             whole = f"{record.title}\n{heading}\n{chunk.text}"
             execute("insert into exact (rowid, body) values (?, ?)", (rowid, whole))
-            execute("insert into chunk_vectors (rowid, embedding) values (?, ?)", (rowid, vector.tobytes()))
+            self._add_vector("chunk_vectors", rowid, vector)
             self._document_frequency.update(set(terms(whole)))
             self._add_identifiers(rowid, whole, record.title, chunk.meta.technique_ids)
             for span in spans:
@@ -164,10 +171,13 @@ class IndexWriter:
                     "insert into sentences values (?, ?, ?, ?, ?)",
                     (self.n_sentences, rowid, span.kind, span.start, span.end),
                 )
-                execute(
-                    "insert into sentence_vectors (rowid, embedding) values (?, ?)",
-                    (self.n_sentences, next(vectors_of_sentences).tobytes()),
-                )
+                self._add_vector("sentence_vectors", self.n_sentences, next(vectors_of_sentences))
+
+    def _add_vector(self, table: str, rowid: int, vector: NDArray[np.float32]) -> None:
+        self._connection.execute(
+            f"insert into {table} (rowid, embedding) values (?, ?)", (rowid, vector.tobytes())
+        )
+        self._codes[table].add(vector)
 
     def _add_identifiers(self, rowid: int, text: str, title: str, technique_ids: Sequence[str]) -> None:
         topics = set(identifiers.extract(title))
@@ -194,6 +204,7 @@ class IndexWriter:
             "n_chunks": self.n_chunks,
             "n_sentences": self.n_sentences,
             "records_sha256": self._digest.hexdigest(),
+            **{f"{table}_sha256": codes.digest for table, codes in self._codes.items()},
         }
         self._connection.executemany(
             "insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
@@ -204,7 +215,11 @@ class IndexWriter:
         self._connection.close()
         with self._beside.open("rb+") as stream:
             os.fsync(stream.fileno())
+        for codes in self._codes.values():
+            codes.finish()
         self._beside.replace(self._path)
+        for codes in self._codes.values():
+            codes.forget_others()
 
     def _run(self, step: object) -> None:
         try:
@@ -223,6 +238,16 @@ class IndexWriter:
         finally:
             self._connection.close()
             self._beside.unlink(missing_ok=True)
+            for codes in self._codes.values():
+                codes.close()
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed builds left beside the index; a build that still runs is left alone."""
+    for left in path.parent.glob(f".{path.name}.*.building*"):
+        pid = left.name.partition(".building")[0].rpartition(".")[2]
+        if not (pid.isdigit() and Path("/proc", pid).exists()):
+            left.unlink(missing_ok=True)
 
 
 def read_meta(connection: apsw.Connection, path: Path) -> dict[str, str | int]:
@@ -261,6 +286,54 @@ def describe(path: Path) -> dict[str, object]:
     ]
     connection.close()
     return meta
+
+
+def verify_index(path: Path) -> dict[str, object]:
+    """Read the whole index: SQLite's own check, counts, the records' digest, every vector against its digest
+    and its codes.
+
+    Raises: NotReadyError, StorageError; VerificationError naming what differs.
+    """
+    connection = connect(path)
+    meta = read_meta(connection, path)
+    remedy = "build the index again or copy the box again"
+    try:
+        [(said,)] = connection.execute("pragma integrity_check(1)").fetchall()
+        if said != "ok":
+            raise VerificationError(f"{path}: {said}; {remedy}")
+        digest = hashlib.sha256()
+        for (body,) in connection.execute("select body from records order by rowid_in_build"):
+            digest.update(str(body).encode())
+        if digest.hexdigest() != meta["records_sha256"]:
+            raise VerificationError(f"{path}: the records differ from their digest; {remedy}")
+        for table, rows in (("chunk_vectors", "n_chunks"), ("sentence_vectors", "n_sentences")):
+            vectors = (
+                np.frombuffer(blob, dtype=np.float32)
+                for (blob,) in connection.execute(f"select embedding from {table} order by rowid")
+            )
+            _verify_vectors(path, table, vectors, meta, int(meta[rows]))
+    except apsw.Error as cause:
+        raise index_error(path, cause) from cause
+    finally:
+        connection.close()
+    return {"index": str(path), "verified": True, **meta}
+
+
+def _verify_vectors(
+    path: Path, table: str, vectors: Iterable[NDArray[np.float32]], meta: dict[str, str | int], n: int
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        again = CodeWriter(Path(scratch) / path.name, table, int(meta["dim"]))
+        for vector in vectors:
+            again.add(vector)
+        again.finish()
+        digest = str(meta[f"{table}_sha256"])
+        remedy = "build the index again or copy the box again"
+        if again.n != n or again.digest != digest:
+            raise VerificationError(f"{path}: {table} differ from their digest; {remedy}")
+        made = codes_path(Path(scratch) / path.name, table, digest)
+        if made.exists() and file_sha256(made) != file_sha256(codes_path(path, table, digest)):
+            raise VerificationError(f"{codes_path(path, table, digest)}: the codes differ; {remedy}")
 
 
 def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
