@@ -222,5 +222,5 @@ def test_an_identifier_in_very_many_chunks_does_not_break_the_search(guide: Path
     embedder: Any = HashingEmbedder()
     build_index(read_folder(guide), path, embedder, FAKE_SHA256, RagConfig(), lambda *_: None, 603)
     opened = Retriever(path, embedder, FAKE_SHA256, RagConfig().retriever)
-    assert opened.search("T1003.001")[0].chunk.record_id == "lsass"
+    assert "lsass" in [hit.chunk.record_id for hit in opened.search("T1003.001", 5)]
     opened.close()
