@@ -45,9 +45,14 @@ ner: models $(VENV)/.train-installed ## train and export the people-finder (abou
 	$(RUN) train.ner
 	$(RUN) convert.ner
 
-bench: box $(VENV)/.test-installed ## the figures of docs/measurements.md
+$(VENV)/.bench-installed: requirements/bench.lock $(VENV)/.test-installed
+	$(LOCKED) -r requirements/bench.lock
+	@touch $@
+
+bench: box $(VENV)/.bench-installed ## the figures of docs/measurements.md
 	$(BIN)/whis bench
 	$(RUN) tests.bench.grammar_backends
+	$(RUN) tests.bench.scale --sizes 10000 50000 200000
 
 $(VENV)/bin/python:
 	@echo "creating $(VENV)"
@@ -78,7 +83,7 @@ $(VENV)/.test-installed: requirements/test.lock $(VENV)/.train-installed
 	@touch $@
 
 lock:                              ## renew the lock files (needs pip-tools)
-	@for name in bootstrap runtime build test train; do \
+	@for name in bootstrap runtime build test train bench; do \
 	  echo "locking $$name"; \
 	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \

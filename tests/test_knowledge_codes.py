@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from whis_box.config import RagConfig
 from whis_box.errors import ConfigError, NotReadyError, VerificationError
 from whis_box.ingest.pipeline import build_index, read_folder
 from whis_box.knowledge import codes
-from whis_box.knowledge.codes import Codes, CodeWriter, codes_path, eight_bit_rows, sign_bits
+from whis_box.knowledge.codes import Codes, codes_path, eight_bit_copies, write_codes
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.store import verify_index
 
@@ -34,19 +36,23 @@ def clustered(n: int, seed: int) -> NDArray[np.float32]:
 
 def write(index: Path, vectors: NDArray[np.float32]) -> str:
     """The codes of `vectors`; their digest."""
-    writer = CodeWriter(index, "chunk_vectors", vectors.shape[1])
-    for vector in vectors:
-        writer.add(vector)
-    writer.finish()
-    return writer.digest
+    digest = hashlib.sha256(vectors.tobytes()).hexdigest()
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for at in range(0, len(vectors), codes.BLOCK):
+            yield vectors[at : at + codes.BLOCK]
+
+    write_codes(codes_path(index, "chunk_vectors", digest), blocks, *vectors.shape, digest)
+    return digest
 
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes already for a handful of vectors, with blocks and candidates to match."""
     monkeypatch.setattr(codes, "EXACT_ROWS", 2)
-    monkeypatch.setattr("whis_box.knowledge.retriever.EXACT_ROWS", 2)
+    monkeypatch.setattr("whis_box.knowledge.store.EXACT_ROWS", 2)
     monkeypatch.setattr(codes, "BLOCK", 512)
+    monkeypatch.setattr("whis_box.knowledge.store.BLOCK", 512)
     monkeypatch.setattr(codes, "BITS_CANDIDATES", 300)
 
 
@@ -66,10 +72,12 @@ def test_the_nearest_are_those_of_an_exact_scan(tmp_path: Path, n: int) -> None:
     assert common >= 0.99 * len(queries) * min(10, n)
 
 
-def test_codes_are_what_the_vectors_say() -> None:
-    vectors = clustered(5, 3)
-    assert sign_bits(vectors).shape == (5, DIM // 64) and eight_bit_rows(vectors).shape == (5, DIM + 4)
-    assert sum(int(word).bit_count() for word in sign_bits(vectors)[0]) == int((vectors[0] > 0).sum())
+def test_eight_bit_copies_give_the_vectors_back() -> None:
+    vectors = clustered(50, 3)
+    copies = eight_bit_copies(vectors)
+    assert copies.shape == (50, DIM + 4)
+    scales = np.ascontiguousarray(copies[:, DIM:]).view(np.float32)
+    assert np.abs(copies[:, :DIM].view(np.int8) * scales - vectors).max() <= np.abs(vectors).max() / 127
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -88,7 +96,7 @@ def test_other_cut_or_missing_codes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotReadyError, match="missing"):
         Codes(place, DIM, 1000, digest)
     with pytest.raises(ConfigError, match="64 must divide"):
-        CodeWriter(tmp_path / "i", "chunk_vectors", 100)
+        write(tmp_path / "i", np.ones((3, 100), dtype=np.float32))
 
 
 @pytest.mark.usefixtures("small_limit")
@@ -112,7 +120,7 @@ def test_a_changed_byte_in_codes_or_index_is_found_by_verify(guide: Path, tmp_pa
     assert verify_index(path)["verified"] is True
     place = next(tmp_path.glob("*chunk_vectors-*.codes"))
     data = bytearray(place.read_bytes())
-    data[codes.HEADER_BYTES] ^= 1
+    data[-1] ^= 1
     place.write_bytes(bytes(data))
     with pytest.raises(VerificationError, match="codes differ"):
         verify_index(path)

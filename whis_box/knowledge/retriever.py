@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from whis_box.config import RetrieverConfig
 from whis_box.errors import VerificationError
 from whis_box.knowledge import identifiers
-from whis_box.knowledge.codes import EXACT_ROWS, Codes, codes_path
 from whis_box.knowledge.embedder import Embedder
 from whis_box.knowledge.identifiers import Identifier
-from whis_box.knowledge.store import connect, fetch, index_error, placeholders, read_meta
+from whis_box.knowledge.store import connect, fetch, index_error, open_codes, placeholders, read_meta
 from whis_box.knowledge.terms import STOP_WORDS, stem, tokens
 from whis_box.schemas import Chunk, Hit, Record
 
@@ -295,14 +294,3 @@ class Retriever:
             rowids,
         )
         return {int(rowid): float(np.frombuffer(blob, dtype=np.float32) @ vector) for rowid, blob in rows}
-
-
-def open_codes(path: Path, table: str, meta: dict[str, str | int], n_rows: int) -> Codes | None:
-    """The codes of one table; None where it is small enough to be scanned whole.
-
-    Raises: NotReadyError, VerificationError, StorageError.
-    """
-    if n_rows <= EXACT_ROWS:
-        return None
-    digest = str(meta[f"{table}_sha256"])
-    return Codes(codes_path(path, table, digest), int(meta["dim"]), n_rows, digest)

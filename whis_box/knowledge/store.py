@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,9 +25,8 @@ from numpy.typing import NDArray
 from whis_box.errors import NotReadyError, StorageError, VerificationError, storage_error
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.chunking import ChunkedRecord
-from whis_box.knowledge.codes import CodeWriter, codes_path
+from whis_box.knowledge.codes import BLOCK, EXACT_ROWS, Codes, codes_path, forget_others, write_codes
 from whis_box.knowledge.terms import terms
-from whis_box.paths import file_sha256
 
 SCHEMA_VERSION = 2
 VECTOR_TABLES = ("chunk_vectors", "sentence_vectors")
@@ -107,7 +107,7 @@ class IndexWriter:
         except OSError as cause:
             raise storage_error("write the index", self._path, cause) from cause
         self._connection = connect(self._beside, writable=True)
-        self._codes = {table: CodeWriter(self._path, table, self._dim) for table in VECTOR_TABLES}
+        self._digests = {table: hashlib.sha256() for table in VECTOR_TABLES}
         self._run(lambda: self._create())
         return self
 
@@ -117,7 +117,7 @@ class IndexWriter:
         self._connection.execute(_SCHEMA)
         for table in VECTOR_TABLES:
             self._connection.execute(
-                f"create virtual table {table} using vec0 (embedding float[{self._dim}])"
+                f"create table {table}_plain (rowid integer primary key, embedding blob not null)"
             )
         self._connection.execute("begin")
 
@@ -174,10 +174,19 @@ class IndexWriter:
                 self._add_vector("sentence_vectors", self.n_sentences, next(vectors_of_sentences))
 
     def _add_vector(self, table: str, rowid: int, vector: NDArray[np.float32]) -> None:
-        self._connection.execute(
-            f"insert into {table} (rowid, embedding) values (?, ?)", (rowid, vector.tobytes())
-        )
-        self._codes[table].add(vector)
+        data = vector.tobytes()
+        self._connection.execute(f"insert into {table}_plain values (?, ?)", (rowid, data))
+        self._digests[table].update(data)
+
+    def _settle(self, table: str, n: int) -> None:
+        """A small table becomes sqlite-vec's; a large one has codes, and stays plain for fast single rows."""
+        execute = self._connection.execute
+        if n > EXACT_ROWS:
+            execute(f"alter table {table}_plain rename to {table}")
+            return
+        execute(f"create virtual table {table} using vec0 (embedding float[{self._dim}])")
+        execute(f"insert into {table} (rowid, embedding) select rowid, embedding from {table}_plain")
+        execute(f"drop table {table}_plain")
 
     def _add_identifiers(self, rowid: int, text: str, title: str, technique_ids: Sequence[str]) -> None:
         topics = set(identifiers.extract(title))
@@ -204,22 +213,30 @@ class IndexWriter:
             "n_chunks": self.n_chunks,
             "n_sentences": self.n_sentences,
             "records_sha256": self._digest.hexdigest(),
-            **{f"{table}_sha256": codes.digest for table, codes in self._codes.items()},
+            **{f"{table}_sha256": digest.hexdigest() for table, digest in self._digests.items()},
         }
+        counts = {"chunk_vectors": self.n_chunks, "sentence_vectors": self.n_sentences}
         self._connection.executemany(
             "insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()]
         )
         for table in ("prose", "exact"):
             execute(f"insert into {table} ({table}) values ('optimize')")
+        for table, n in counts.items():
+            self._settle(table, n)
         execute("commit")
+        for table, n in counts.items():
+            if n > EXACT_ROWS:
+                digest = self._digests[table].hexdigest()
+                blocks = partial(vector_blocks, self._connection, table)
+                write_codes(codes_path(self._path, table, digest), blocks, n, self._dim, digest)
+        if max(counts.values()) <= EXACT_ROWS:
+            execute("vacuum")  # the plain copy of a small table leaves empty pages
         self._connection.close()
         with self._beside.open("rb+") as stream:
             os.fsync(stream.fileno())
-        for codes in self._codes.values():
-            codes.finish()
         self._beside.replace(self._path)
-        for codes in self._codes.values():
-            codes.forget_others()
+        for table, running in self._digests.items():
+            forget_others(self._path, table, running.hexdigest())
 
     def _run(self, step: object) -> None:
         try:
@@ -238,8 +255,6 @@ class IndexWriter:
         finally:
             self._connection.close()
             self._beside.unlink(missing_ok=True)
-            for codes in self._codes.values():
-                codes.close()
 
 
 def _sweep(path: Path) -> None:
@@ -307,11 +322,7 @@ def verify_index(path: Path) -> dict[str, object]:
         if digest.hexdigest() != meta["records_sha256"]:
             raise VerificationError(f"{path}: the records differ from their digest; {remedy}")
         for table, rows in (("chunk_vectors", "n_chunks"), ("sentence_vectors", "n_sentences")):
-            vectors = (
-                np.frombuffer(blob, dtype=np.float32)
-                for (blob,) in connection.execute(f"select embedding from {table} order by rowid")
-            )
-            _verify_vectors(path, table, vectors, meta, int(meta[rows]))
+            _verify_vectors(connection, path, table, meta, int(meta[rows]))
     except apsw.Error as cause:
         raise index_error(path, cause) from cause
     finally:
@@ -320,20 +331,40 @@ def verify_index(path: Path) -> dict[str, object]:
 
 
 def _verify_vectors(
-    path: Path, table: str, vectors: Iterable[NDArray[np.float32]], meta: dict[str, str | int], n: int
+    connection: apsw.Connection, path: Path, table: str, meta: dict[str, str | int], n: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        again = CodeWriter(Path(scratch) / path.name, table, int(meta["dim"]))
-        for vector in vectors:
-            again.add(vector)
-        again.finish()
-        digest = str(meta[f"{table}_sha256"])
-        remedy = "build the index again or copy the box again"
-        if again.n != n or again.digest != digest:
-            raise VerificationError(f"{path}: {table} differ from their digest; {remedy}")
-        made = codes_path(Path(scratch) / path.name, table, digest)
-        if made.exists() and file_sha256(made) != file_sha256(codes_path(path, table, digest)):
-            raise VerificationError(f"{codes_path(path, table, digest)}: the codes differ; {remedy}")
+    digest, found = hashlib.sha256(), 0
+    for block in vector_blocks(connection, table):
+        digest.update(block.tobytes())
+        found += len(block)
+    if found != n or digest.hexdigest() != meta[f"{table}_sha256"]:
+        raise VerificationError(
+            f"{path}: {table} differ from their digest; build the index again or copy the box again"
+        )
+    codes = open_codes(path, table, meta, n)
+    if codes is not None:
+        try:
+            codes.verify(partial(vector_blocks, connection, table))
+        finally:
+            codes.close()
+
+
+def open_codes(path: Path, table: str, meta: dict[str, str | int], n_rows: int) -> Codes | None:
+    """The codes of one table of the index at `path`; None where it is small enough to be scanned whole.
+
+    Raises: NotReadyError, VerificationError, StorageError.
+    """
+    if n_rows <= EXACT_ROWS:
+        return None
+    digest = str(meta[f"{table}_sha256"])
+    return Codes(codes_path(path, table, digest), int(meta["dim"]), n_rows, digest)
+
+
+def vector_blocks(connection: apsw.Connection, table: str) -> Iterator[NDArray[np.float32]]:
+    """All vectors of a table by row id, in blocks of (BLOCK, dim); the last one may be shorter."""
+    rows = connection.execute(f"select embedding from {table} order by rowid")
+    while part := list(islice(rows, BLOCK)):
+        yield np.stack([np.frombuffer(blob, dtype=np.float32) for (blob,) in part])
 
 
 def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
