@@ -25,6 +25,7 @@ from whis_box.errors import (
     WhisError,
 )
 from whis_box.paths import default_box, repository_root
+from whis_box.schemas import TLP_ORDER
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,6 +98,7 @@ def _search(options: argparse.Namespace) -> int:
     from whis_box.box.opening import open_retriever
     from whis_box.config import BoxConfig, RagConfig, load_config
     from whis_box.guards.text import clean_text
+    from whis_box.knowledge.facets import Filter
 
     if (options.query is None) == (options.input is None):
         raise InputError("give one query, or --input FILE with one JSON object per line")
@@ -104,6 +106,14 @@ def _search(options: argparse.Namespace) -> int:
     box = load_config(options.box / "configs" / "box.yaml", BoxConfig)
     retriever = open_retriever(
         options.box, box, load_config(options.box / "configs" / "rag.yaml", RagConfig), manifest
+    )
+
+    narrowed = Filter(
+        sources=options.source,
+        platforms=options.platform,
+        techniques=options.technique,
+        licenses=options.license,
+        clearance=options.clearance,
     )
 
     def checked(text: str) -> str:
@@ -116,7 +126,7 @@ def _search(options: argparse.Namespace) -> int:
         return cleaned
 
     def hits_of(text: str) -> list[Any]:
-        return retriever.search(checked(text), options.top_k)
+        return retriever.search(checked(text), options.top_k, narrowed)
 
     def answer(line: dict[str, Any]) -> dict[str, Any]:
         hits = hits_of(batch.field(line, "question"))
@@ -125,7 +135,8 @@ def _search(options: argparse.Namespace) -> int:
     if options.input is not None:
         return batch.run(options.input, answer)
     if options.explain:
-        explained = retriever.explain(checked(batch.text_argument(options.query)), options.top_k)
+        text = checked(batch.text_argument(options.query))
+        explained = retriever.explain(text, options.top_k, narrowed)
         print(json.dumps(explained, ensure_ascii=False) if options.json else show.explanation(explained))
         return EXIT_OK if explained["hits"] else EXIT_REFUSED
     hits = hits_of(batch.text_argument(options.query))
@@ -224,6 +235,11 @@ def _parser() -> argparse.ArgumentParser:
     search = _command(commands, "search", _search, "find passages, without the model")
     search.add_argument("query", nargs="?", help="what to look for, or - for stdin")
     search.add_argument("--top-k", type=_positive, default=None, metavar="N", help="number of hits")
+    for field in ("source", "platform", "technique", "license"):
+        search.add_argument(
+            f"--{field}", action="append", default=[], metavar="VALUE", help=f"only this {field} (repeatable)"
+        )
+    search.add_argument("--clearance", choices=TLP_ORDER, default="red", help="highest TLP that may be shown")
     search.add_argument("--explain", action="store_true", help="say which list found what, and why it ranks")
     for command in (ask, triage, search):
         command.add_argument("--input", metavar="FILE", help="NDJSON, one request per line, or - for stdin")

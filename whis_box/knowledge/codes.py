@@ -113,9 +113,12 @@ class Codes:
             n_blocks, self._words, BLOCK
         )
 
-    def nearest(self, query: Vectors, k: int) -> list[int]:
-        """About the `k` most similar row ids, which count from 1, to `query` (dim,), best first."""
-        rows = self._by_bits(query, max(BITS_CANDIDATES, k))
+    def nearest(self, query: Vectors, k: int, allowed: NDArray[np.bool_] | None = None) -> list[int]:
+        """About the `k` most similar row ids, which count from 1, to `query` (dim,), best first.
+
+        `allowed` (n + 1,) says by row id which may be returned; None allows all.
+        """
+        rows = self._by_bits(query, max(BITS_CANDIDATES, k), allowed)
         scores = self._by_copies(query, rows)
         order = np.lexsort((rows, -scores))[:k]
         return [int(row) + 1 for row in rows[order]]
@@ -139,7 +142,7 @@ class Codes:
         self._map.close()
         self._file.close()
 
-    def _by_bits(self, query: Vectors, k: int) -> NDArray[np.int64]:
+    def _by_bits(self, query: Vectors, k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Rows, from 0 and ascending, whose sign bits differ least; ties at the border all count."""
         wanted = self._turn.bits(query[None])[0]
         differing = np.empty(len(self._bits) * BLOCK, dtype=np.uint16)
@@ -152,9 +155,11 @@ class Codes:
                 np.bitwise_count(mixed, out=counted)
                 total += counted
         differing = differing[: self.n]
-        histogram = np.bincount(differing, minlength=self.dim + 1)
+        if allowed is not None:
+            differing[~allowed[1:]] = self.dim + 1
+        histogram = np.bincount(differing, minlength=self.dim + 2)
         limit = int(np.searchsorted(np.cumsum(histogram), min(k, self.n)))
-        return np.flatnonzero(differing <= limit)
+        return np.flatnonzero(differing <= min(limit, self.dim))
 
     def _by_copies(self, query: Vectors, rows: NDArray[np.int64]) -> Vectors:
         """Similarity by the eight-bit copies, (rows,); read, because mapped pages would count as memory."""

@@ -6,11 +6,14 @@ query always gives the same hits.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import apsw
@@ -21,6 +24,7 @@ from whis_box.config import RetrieverConfig
 from whis_box.errors import VerificationError
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.embedder import Embedder
+from whis_box.knowledge.facets import Filter, Mask, allowed_chunks
 from whis_box.knowledge.identifiers import Identifier
 from whis_box.knowledge.store import connect, fetch, index_error, open_codes, placeholders, read_meta
 from whis_box.knowledge.terms import STOP_WORDS, stem, tokens
@@ -41,6 +45,8 @@ class Query:
     vector: NDArray[np.float32]
     identifiers: tuple[Identifier, ...]
     missing_identifiers: tuple[Identifier, ...]
+    allowed: Mask | None = None
+    """Chunks by row id that may be found, shape (n_chunks + 1,); None for all."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +88,28 @@ class Retriever:
             if codes is not None:
                 codes.close()
 
-    def prepare(self, text: str) -> Query:
-        """Embed a question and look its identifiers up."""
+    def prepare(self, text: str, narrowed: Filter = Filter()) -> Query:  # noqa: B008 (frozen)
+        """Embed a question, look its identifiers up, and find what it may see."""
         named = list(identifiers.extract(text))
         for number in identifiers.bare_numbers(text):
             bare = Identifier("event", number)
             if bare not in named and self._holds(bare):
                 named.append(bare)
         missing = tuple(one for one in named if not self._holds(one))
-        return Query(text, self._embedder.embed([text])[0], tuple(named), missing)
+        allowed = allowed_chunks(self.connection, narrowed, self.n_chunks)
+        return Query(text, self._embedder.embed([text])[0], tuple(named), missing, allowed)
 
-    def search(self, query: Query | str, top_k: int | None = None) -> list[Hit]:
-        """The best chunks, best first.
+    def search(
+        self,
+        query: Query | str,
+        top_k: int | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> list[Hit]:
+        """The best chunks, best first; `narrowed` counts for a query that is still a text.
 
         Raises: VerificationError or StorageError if the index cannot be read.
         """
-        prepared = self.prepare(query) if isinstance(query, str) else query
+        prepared = self.prepare(query, narrowed) if isinstance(query, str) else query
         ranked = self.rank(prepared)[: top_k or self._config.top_k]
         return [self.hit(scored) for scored in ranked]
 
@@ -116,13 +128,18 @@ class Retriever:
         order = sorted(scores, key=lambda rowid: (-scores[rowid], rowid))
         return [ScoredChunk(rowid, scores[rowid], found_by[rowid]) for rowid in order]
 
-    def explain(self, text: str, top_k: int | None = None) -> dict[str, object]:
+    def explain(
+        self,
+        text: str,
+        top_k: int | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> dict[str, object]:
         """A search with its reasons: what was asked of each list, how long it took, and what each gave a hit.
 
         Raises: as `search`.
         """
         started = time.perf_counter()
-        query = self.prepare(text)
+        query = self.prepare(text, narrowed)
         prepare_ms = (time.perf_counter() - started) * 1000
         lists: dict[str, object] = {}
         for name, find in self._lists(query).items():
@@ -161,10 +178,10 @@ class Retriever:
         """The retrievers; each gives chunk row ids, best first."""
         return {
             "identifier": lambda: self._by_identifier(query),
-            "prose": lambda: self._by_prose(query.text),
+            "prose": lambda: self._by_prose(query),
             "exact": lambda: self._by_exact(query),
-            "chunk_dense": lambda: self._by_chunk_vector(query.vector),
-            "sentence_dense": lambda: self._by_sentence_vector(query.vector),
+            "chunk_dense": lambda: self._nearest("chunk_vectors", query.vector, query.allowed),
+            "sentence_dense": lambda: self._by_sentence_vector(query),
         }
 
     def _share(self, name: str, rank: int) -> float:
@@ -200,13 +217,14 @@ class Retriever:
         if not wanted:
             return []
         pairs = placeholders(wanted).replace("?", "(?, ?)")
-        rows = fetch(
-            self.connection,
+        rows = self.connection.execute(
             "select chunk_rowid, sum(1 + 2 * is_topic) from identifiers "
-            f"where (kind, value) in (values {pairs}) group by chunk_rowid order by 2 desc, 1 limit ?",
-            [*(part for one in wanted for part in (one.kind, one.value)), MAX_PINNED],
+            f"where (kind, value) in (values {pairs}) group by chunk_rowid order by 2 desc, 1",
+            [part for one in wanted for part in (one.kind, one.value)],
         )
-        return self._order_by_words(query, {int(rowid): int(weight) for rowid, weight in rows})
+        seen = (row for row in rows if query.allowed is None or query.allowed[row[0]])
+        weights = {int(rowid): int(weight) for rowid, weight in islice(seen, MAX_PINNED)}
+        return self._order_by_words(query, weights)
 
     def _order_by_words(self, query: Query, weights: dict[int, int]) -> list[int]:
         """Best weight first; within one weight by dense similarity to the question."""
@@ -214,15 +232,15 @@ class Retriever:
         order = sorted(weights, key=lambda rowid: (-weights[rowid], -similarity[rowid], rowid))
         return order[: self._config.candidates]
 
-    def _by_prose(self, text: str) -> list[int]:
-        words = [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
-        return self._match("prose", words)
+    def _by_prose(self, query: Query) -> list[int]:
+        words = [word for word in _WORD.findall(query.text.lower()) if word not in STOP_WORDS]
+        return self._match("prose", words, query.allowed)
 
     def _by_exact(self, query: Query) -> list[int]:
         codes = [token for token in tokens(query.text) if _CODE.search(token)]
-        return self._match("exact", codes)
+        return self._match("exact", codes, query.allowed)
 
-    def _match(self, table: str, words: list[str]) -> list[int]:
+    def _match(self, table: str, words: list[str], allowed: Mask | None) -> list[int]:
         """BM25 order of the chunks that hold any of `words`; each is quoted, so no operator survives."""
         unique = self._affordable(list(dict.fromkeys(words))[:MAX_QUERY_TERMS])
         if not unique:
@@ -232,12 +250,12 @@ class Retriever:
         weights = (
             f", {config.bm25_title}, {config.bm25_heading}, {config.bm25_body}" if table == "prose" else ""
         )
-        rows = fetch(
-            self.connection,
-            f"select rowid from {table} where {table} match ? order by bm25({table}{weights}), rowid limit ?",
-            (expression, config.candidates),
+        rows = self.connection.execute(
+            f"select rowid from {table} where {table} match ? order by bm25({table}{weights}), rowid",
+            (expression,),
         )
-        return [int(rowid) for (rowid,) in rows]
+        seen = (int(rowid) for (rowid,) in rows if allowed is None or allowed[rowid])
+        return list(islice(seen, config.candidates))
 
     def _affordable(self, words: list[str]) -> list[str]:
         """The rarest words whose chunks together stay within `max_postings`: what ranks is what is rare, and
@@ -260,12 +278,10 @@ class Retriever:
             chosen.append(word)
         return [word for word in words if word in chosen]
 
-    def _by_chunk_vector(self, vector: NDArray[np.float32]) -> list[int]:
-        return self._nearest("chunk_vectors", vector)
-
-    def _by_sentence_vector(self, vector: NDArray[np.float32]) -> list[int]:
+    def _by_sentence_vector(self, query: Query) -> list[int]:
         """Chunks in the order of their best sentence."""
-        nearest = self._nearest("sentence_vectors", vector)
+        allowed = None if query.allowed is None else query.allowed[self._chunk_of_sentence]
+        nearest = self._nearest("sentence_vectors", query.vector, allowed)
         rows = fetch(
             self.connection,
             f"select rowid, chunk_rowid from sentences where rowid in ({placeholders(nearest)})",
@@ -274,17 +290,27 @@ class Retriever:
         chunk_of = {int(rowid): int(chunk) for rowid, chunk in rows}
         return list(dict.fromkeys(chunk_of[rowid] for rowid in nearest))
 
-    def _nearest(self, table: str, vector: NDArray[np.float32]) -> list[int]:
+    @cached_property
+    def _chunk_of_sentence(self) -> NDArray[np.int64]:
+        """Chunk row id by sentence row id, shape (n_sentences + 1,)."""
+        rows = fetch(self.connection, "select chunk_rowid from sentences order by rowid")
+        return np.array([0, *(int(chunk) for (chunk,) in rows)], dtype=np.int64)
+
+    def _nearest(self, table: str, vector: NDArray[np.float32], allowed: Mask | None = None) -> list[int]:
         """Row ids by similarity: sqlite-vec's full scan, or codes and then the exact vectors."""
         codes, k = self._codes[table], self._config.candidates
         if codes is None:
+            narrowed, values = "", [vector.tobytes(), k]
+            if allowed is not None:
+                narrowed = "and rowid in (select value from json_each(?)) "
+                values.append(json.dumps(np.flatnonzero(allowed).tolist()))
             rows = fetch(
                 self.connection,
-                f"select rowid from {table} where embedding match ? and k = ? order by distance",
-                (vector.tobytes(), k),
+                f"select rowid from {table} where embedding match ? and k = ? {narrowed}order by distance",
+                values,
             )
             return [int(rowid) for (rowid,) in rows]
-        similarity = self._exact(table, vector, codes.nearest(vector, k + CODES_MARGIN))
+        similarity = self._exact(table, vector, codes.nearest(vector, k + CODES_MARGIN, allowed))
         return sorted(similarity, key=lambda rowid: (-similarity[rowid], rowid))[:k]
 
     def _exact(self, table: str, vector: NDArray[np.float32], rowids: list[int]) -> dict[int, float]:

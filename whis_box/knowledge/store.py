@@ -26,6 +26,7 @@ from whis_box.errors import NotReadyError, StorageError, VerificationError, stor
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.chunking import ChunkedRecord
 from whis_box.knowledge.codes import BLOCK, EXACT_ROWS, Codes, codes_path, forget_others, write_codes
+from whis_box.knowledge.facets import FacetWriter
 from whis_box.knowledge.terms import terms
 
 SCHEMA_VERSION = 2
@@ -45,6 +46,7 @@ create index sentences_by_chunk on sentences (chunk_rowid);
 create table identifiers (
     kind text not null, value text not null, chunk_rowid integer not null, is_topic integer not null,
     primary key (kind, value, chunk_rowid)) without rowid;
+create table facets (kind text, value text, bits blob not null, primary key (kind, value)) without rowid;
 create table terms (term text primary key, n_chunks integer not null) without rowid;
 create virtual table prose using fts5 (
     title, heading, body, tokenize = 'porter unicode61 remove_diacritics 2'
@@ -97,6 +99,7 @@ class IndexWriter:
         self._embedder_sha256, self._dim = embedder_sha256, dim
         self._document_frequency: Counter[str] = Counter()
         self._digest = hashlib.sha256()
+        self._facets = FacetWriter()
         self.n_records = self.n_chunks = self.n_sentences = 0
 
     def __enter__(self) -> IndexWriter:
@@ -163,6 +166,7 @@ class IndexWriter:
             whole = f"{record.title}\n{heading}\n{chunk.text}"
             execute("insert into exact (rowid, body) values (?, ?)", (rowid, whole))
             self._add_vector("chunk_vectors", rowid, vector)
+            self._facets.add(rowid, record.source.name, chunk)
             self._document_frequency.update(set(terms(whole)))
             self._add_identifiers(rowid, whole, record.title, chunk.meta.technique_ids)
             for span in spans:
@@ -221,6 +225,7 @@ class IndexWriter:
         )
         for table in ("prose", "exact"):
             execute(f"insert into {table} ({table}) values ('optimize')")
+        self._facets.write(self._connection, self.n_chunks)
         for table, n in counts.items():
             self._settle(table, n)
         execute("commit")
