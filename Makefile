@@ -8,6 +8,7 @@ RUN    := $(BIN)/python -m
 PIP    := $(RUN) pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --require-hashes
 TORCH  := torch==2.13.0
+WORKERS ?= $(shell nproc)
 
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
@@ -22,8 +23,8 @@ box: index                         ## assemble build/box with its manifest
 	$(BIN)/whis box build
 
 index: models                      ## ingest data/raw and index it
-	$(BIN)/whis ingest data/raw --source whis-field-guide
-	$(BIN)/whis index build
+	$(BIN)/whis ingest data/raw --source whis-field-guide --workers $(WORKERS)
+	$(BIN)/whis index build --workers $(WORKERS)
 
 models: $(VENV)/.installed         ## fetch, verify, re-quantize and export the models
 	$(RUN) convert.fetch
