@@ -19,12 +19,12 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from convert.bert_onnx import BertGraph
 from convert.fetch import fetch
+from convert.int8 import quantize
 from convert.lock import ModelEntry, read_lock
 from convert.products import BUILD_DIR, make_product
 from whis_box.errors import VerificationError, WhisError
@@ -97,14 +97,7 @@ def export(source: Path, target: Path, max_tokens: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         fp32, int8 = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
         onnx.save(model, fp32)
-        quantize_dynamic(
-            fp32,
-            int8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul", "Gather"],
-        )
+        quantize(fp32, int8)
         check_parity(fp32, int8, source / "tokenizer.json")
         with written_beside(target / "model.onnx") as beside:
             beside.write_bytes(int8.read_bytes())

@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from convert.bert_onnx import BertGraph
+from convert.int8 import quantize
 from convert.products import BUILD_DIR
 from whis_box.errors import NotReadyError, VerificationError, WhisError
 from whis_box.ingest.sanitize.pieces import SPECIAL_SHAPE, encode, windows
@@ -78,14 +78,7 @@ def export(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         fp32, int8 = Path(scratch) / "fp32.onnx", Path(scratch) / "int8.onnx"
         onnx.save(model, fp32)
-        quantize_dynamic(
-            fp32,
-            int8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            op_types_to_quantize=["MatMul", "Gather"],
-        )
+        quantize(fp32, int8)
         _check(fp32, int8, tokenizer, settings["cls_id"], settings["sep_id"])
         for name, data in (
             ("model.onnx", int8.read_bytes()),

@@ -49,8 +49,8 @@ def write(index: Path, vectors: NDArray[np.float32]) -> str:
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes already for a handful of vectors, with blocks and candidates to match."""
-    monkeypatch.setattr(codes, "EXACT_ROWS", 2)
-    monkeypatch.setattr("whis_box.knowledge.store.EXACT_ROWS", 2)
+    for module in ("codes", "store", "writer"):
+        monkeypatch.setattr(f"whis_box.knowledge.{module}.EXACT_ROWS", 2)
     monkeypatch.setattr(codes, "BLOCK", 512)
     monkeypatch.setattr("whis_box.knowledge.store.BLOCK", 512)
     monkeypatch.setattr(codes, "BITS_CANDIDATES", 300)

@@ -21,8 +21,8 @@ def narrowable(
 ) -> Iterator[Retriever]:
     """The three documents and thirty alike ones, with and without codes."""
     if request.param == "coded":
-        monkeypatch.setattr("whis_box.knowledge.codes.EXACT_ROWS", 2)
-        monkeypatch.setattr("whis_box.knowledge.store.EXACT_ROWS", 2)
+        for module in ("codes", "store", "writer"):
+            monkeypatch.setattr(f"whis_box.knowledge.{module}.EXACT_ROWS", 2)
     for number in range(30):
         body = "## One\n\nThe password of lsass.exe was read from memory once more.\n"
         write_document(guide, f"n{number}", f"Note {number}", body, techniques="T1110", tlp="red")

@@ -19,7 +19,8 @@ from whis_box.ingest.pipeline import build_index, read_folder
 from whis_box.knowledge.chunking import chunk_record
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
-from whis_box.knowledge.store import IndexWriter, describe
+from whis_box.knowledge.store import describe
+from whis_box.knowledge.writer import IndexWriter
 
 
 def build(guide: Path, path: Path) -> None:

@@ -35,7 +35,8 @@ from whis_box.knowledge.chunking import ChunkedRecord
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.retriever import Query, Retriever
 from whis_box.knowledge.sentences import split_blocks
-from whis_box.knowledge.store import IndexWriter, connect, fetch
+from whis_box.knowledge.store import connect, fetch
+from whis_box.knowledge.writer import IndexWriter
 from whis_box.paths import file_sha256, repository_root, source_commit
 from whis_box.schemas import Chunk, ChunkMeta, Record, Source
 

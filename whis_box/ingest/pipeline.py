@@ -17,7 +17,7 @@ from whis_box.errors import InputError, NotReadyError
 from whis_box.ingest.markdown import read_document
 from whis_box.ingest.vectors import TextEmbedder
 from whis_box.knowledge.chunking import ChunkedRecord, chunk_record, embedding_text
-from whis_box.knowledge.store import IndexWriter
+from whis_box.knowledge.writer import IndexWriter
 from whis_box.schemas import Record
 
 BATCH_CHARACTERS = 200_000
