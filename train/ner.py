@@ -178,7 +178,7 @@ def fit(
     model.train().to(device)
     rows = list(_rows(tokenizer, training))
     held_out = list(_rows(tokenizer, validation))
-    n_steps = settings.epochs * sum(1 for _ in _batches(rows, settings, 0))
+    n_steps = sum(1 for epoch in range(settings.epochs) for _ in _batches(rows, settings, epoch))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
