@@ -32,14 +32,10 @@ SOURCE = BUILD_DIR / "ner"
 TARGET = repository_root() / "data" / "ner"
 MAX_BYTES = 15_000_000
 MAX_CHANGED = 0.01
-# Least mean probability of a span, by type: the best on held-out templates (`python -m tests.bench.people`).
-THRESHOLDS = {
-    "PERSON": 0.85,
-    "LOCATION": 0.8,
-    "ORGANIZATION": 0.85,
-    "STREET_ADDRESS": 0.85,
-    "PHONE_NUMBER": 0.7,
-}
+# Least mean probability of a span, by type: the lowest with an F1 on held-out templates within 0.01 of the best
+# (`python -m tests.bench.people`), because a missed address costs more than a marked word; higher for names,
+# of which documents about attacks hold many that are no people's.
+THRESHOLDS = {"PERSON": 0.85, "ORGANIZATION": 0.8, "STREET_ADDRESS": 0.85, "PHONE_NUMBER": 0.7, "TITLE": 0.85}
 PARITY_TEXTS = (
     "Maria Keller from Basel called at 09:40; her laptop was sent to 14 Harbour Street, Bristol BS1 5TY.",
     "Sysmon event 10 on lsass.exe with GrantedAccess 0x1410 points to T1003.001; Mimikatz is one such tool.",

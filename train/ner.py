@@ -45,8 +45,8 @@ IGNORED = -100
 class Settings:
     """What one run is decided by."""
 
-    examples: int = 120_000
-    epochs: int = 2
+    examples: int = 64_000
+    epochs: int = 1
     batch_pieces: int = 4096
     learning_rate: float = 2e-4
     weight_decay: float = 0.01
