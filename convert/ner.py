@@ -32,7 +32,7 @@ SOURCE = BUILD_DIR / "ner"
 TARGET = repository_root() / "data" / "ner"
 MAX_BYTES = 15_000_000
 MAX_CHANGED = 0.01
-# Least mean probability of a span, by type: the lowest with an F1 on held-out templates within 0.01 of the best
+# Least mean probability of a span, by type: the lowest within 0.01 of the best F1 on held-out templates
 # (`python -m tests.bench.people`), because a missed address costs more than a marked word; higher for names,
 # of which documents about attacks hold many that are no people's.
 THRESHOLDS = {"PERSON": 0.85, "ORGANIZATION": 0.8, "STREET_ADDRESS": 0.85, "PHONE_NUMBER": 0.7, "TITLE": 0.85}
