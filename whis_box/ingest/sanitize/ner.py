@@ -25,6 +25,9 @@ from whis_box.paths import read_text
 from whis_box.schemas import Frozen
 
 FILES = ("model.onnx", "tokenizer.json", "ner.json", "not_people.txt")
+# Digits of a number that is somebody's. Source: ISO/IEC 7812 (12 to 19), ISO 13616 (15 to 34 characters).
+MIN_DIGITS = {"CREDIT_CARD": 12, "IBAN_CODE": 10, "NATIONAL_ID": 6, "PHONE_NUMBER": 6}
+GLUE = set("\\/@[]{}|*+_")  # beside a word: part of a path, an address or a pattern
 _LOAD_ERRORS = (
     onnx_errors.Fail,
     onnx_errors.InvalidArgument,
@@ -85,11 +88,25 @@ class PeopleFinder:
         """Spans in text order that reach their type's threshold; `score` is the mean probability."""
         for window in windows(encode(self._tokenizer, text), text):
             for span in self._decode(window, self._probabilities(window)):
-                known = (
-                    span.entity_type == "PERSON" and text[span.start : span.end].lower() in self._not_people
-                )
-                if not known and span.score >= self._settings.thresholds.get(span.entity_type, 0.5):
+                least = self._settings.thresholds.get(span.entity_type, 0.5)
+                if span.score >= least and self._can_be(span, text):
                     yield span
+
+    def _can_be(self, span: Span, text: str) -> bool:
+        """What no threshold should decide: tools are no people, parts of paths and patterns no names, and a
+        number that identifies somebody has enough digits and stands on one line."""
+        value, before = text[span.start : span.end], text[max(0, span.start - 1) : span.start]
+        glued = set(before + text[span.end : span.end + 1]) & GLUE
+        digits = MIN_DIGITS.get(span.entity_type)
+        if digits is not None:
+            enough = sum(one.isdigit() for one in value) >= digits
+            return enough and not glued and before != "." and "\n" not in value
+        if span.entity_type == "PERSON":
+            named = (
+                text[span.end : span.end + 1] == "." and text[span.end + 1 : span.end + 2].isalnum()
+            )  # a file
+            return len(value) > 2 and not glued and not named and value.lower() not in self._not_people
+        return True
 
     def _probabilities(self, window: Pieces) -> NDArray[np.float32]:
         """(pieces, labels), without the special pieces. One window at a time: dynamic int8 takes its ranges
