@@ -63,9 +63,10 @@ class PeopleFinder:
             self._settings = NerSettings.model_validate_json((folder / "ner.json").read_bytes())
         except ValidationError as cause:
             raise VerificationError(describe_validation(str(folder / "ner.json"), cause)) from None
-        self._not_people = {
-            line.strip().lower() for line in read_text(folder / "not_people.txt").splitlines() if line.strip()
-        }
+        self._not_people: dict[str, list[str]] = {}
+        for line in read_text(folder / "not_people.txt").lower().splitlines():
+            for word in line.split():
+                self._not_people.setdefault(word, []).append(line.strip())
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # an import scales over processes
@@ -101,12 +102,22 @@ class PeopleFinder:
         if digits is not None:
             enough = sum(one.isdigit() for one in value) >= digits
             return enough and not glued and before != "." and "\n" not in value
-        if span.entity_type == "PERSON":
-            named = (
-                text[span.end : span.end + 1] == "." and text[span.end + 1 : span.end + 2].isalnum()
-            )  # a file
-            return len(value) > 2 and not glued and not named and value.lower() not in self._not_people
-        return True
+        if span.entity_type == "STREET_ADDRESS":
+            return any(one.isdigit() for one in value) and not self._in_known_name(span, text)
+        if span.entity_type != "PERSON":
+            return True
+        named = text[span.end : span.end + 1] == "." and text[span.end + 1 : span.end + 2].isalnum()  # a file
+        plain = " " not in value and value.islower() and not text.islower()  # a word that only looks like one
+        return len(value) > 2 and not (glued or named or plain) and not self._in_known_name(span, text)
+
+    def _in_known_name(self, span: Span, text: str) -> bool:
+        """Whether the span lies in a name that is nobody's: `Tesla` in `Agent Tesla`."""
+        for word in text[span.start : span.end].lower().split():
+            for name in self._not_people.get(word, ()):
+                around = text[max(0, span.start - len(name)) : span.end + len(name)].lower()
+                if name in around:
+                    return True
+        return False
 
     def _probabilities(self, window: Pieces) -> NDArray[np.float32]:
         """(pieces, labels), without the special pieces. One window at a time: dynamic int8 takes its ranges
