@@ -115,13 +115,24 @@ class Retriever:
 
     def rank(self, query: Query) -> list[ScoredChunk]:
         """Every candidate with its fused score, best first."""
-        scores: dict[int, float] = defaultdict(float)
-        found_by: dict[int, dict[str, int]] = defaultdict(dict)
+        return self._fused({name: found for name, (found, _) in self._found(query).items()})
+
+    def _found(self, query: Query) -> dict[str, tuple[list[int], float]]:
+        """What each list finds, best first, and the milliseconds it took."""
+        found: dict[str, tuple[list[int], float]] = {}
         for name, find in self._lists(query).items():
+            started = time.perf_counter()
             try:
                 rowids = find()
             except apsw.Error as cause:
                 raise index_error(self.path, cause) from cause
+            found[name] = (rowids, (time.perf_counter() - started) * 1000)
+        return found
+
+    def _fused(self, lists: dict[str, list[int]]) -> list[ScoredChunk]:
+        scores: dict[int, float] = defaultdict(float)
+        found_by: dict[int, dict[str, int]] = defaultdict(dict)
+        for name, rowids in lists.items():
             for rank, rowid in enumerate(rowids, start=1):
                 scores[rowid] += self._share(name, rank)
                 found_by[rowid][name] = rank
@@ -141,22 +152,25 @@ class Retriever:
         started = time.perf_counter()
         query = self.prepare(text, narrowed)
         prepare_ms = (time.perf_counter() - started) * 1000
-        lists: dict[str, object] = {}
-        for name, find in self._lists(query).items():
-            started = time.perf_counter()
-            found = len(find())
-            weight = getattr(self._config, f"weight_{name}")
-            milliseconds = (time.perf_counter() - started) * 1000
-            lists[name] = {"found": found, "weight": weight, "ms": round(milliseconds, 2)}
-        words = [word for word in dict.fromkeys(_WORD.findall(text.lower())) if word not in STOP_WORDS]
+        found = self._found(query)
+        ranked = self._fused({name: rowids for name, (rowids, _) in found.items()})
+        words = _words(text)
+        looked_up = self._affordable(words)
         return {
             "query": text,
             "identifiers": [f"{one.kind} {one.value}" for one in query.identifiers],
             "not_in_the_index": [f"{one.kind} {one.value}" for one in query.missing_identifiers],
-            "words": self._affordable(words),
-            "words_left_out": [word for word in words if word not in self._affordable(words)],
+            "words": looked_up,
+            "words_left_out": [word for word in words if word not in looked_up],
             "prepare_ms": round(prepare_ms, 2),
-            "lists": lists,
+            "lists": {
+                name: {
+                    "found": len(rowids),
+                    "weight": getattr(self._config, f"weight_{name}"),
+                    "ms": round(milliseconds, 2),
+                }
+                for name, (rowids, milliseconds) in found.items()
+            },
             "rrf_k": self._config.rrf_k,
             "hits": [
                 {
@@ -170,7 +184,7 @@ class Retriever:
                     },
                     "text": hit.chunk.text,
                 }
-                for rank, hit in enumerate(self.search(query, top_k), start=1)
+                for rank, hit in enumerate(map(self.hit, ranked[: top_k or self._config.top_k]), start=1)
             ],
         }
 
@@ -233,8 +247,7 @@ class Retriever:
         return order[: self._config.candidates]
 
     def _by_prose(self, query: Query) -> list[int]:
-        words = [word for word in _WORD.findall(query.text.lower()) if word not in STOP_WORDS]
-        return self._match("prose", words, query.allowed)
+        return self._match("prose", _words(query.text), query.allowed)
 
     def _by_exact(self, query: Query) -> list[int]:
         codes = [token for token in tokens(query.text) if _CODE.search(token)]
@@ -320,3 +333,8 @@ class Retriever:
             rowids,
         )
         return {int(rowid): float(np.frombuffer(blob, dtype=np.float32) @ vector) for rowid, blob in rows}
+
+
+def _words(text: str) -> list[str]:
+    """What of a text the prose list looks up, without repeats."""
+    return [word for word in dict.fromkeys(_WORD.findall(text.lower())) if word not in STOP_WORDS]
