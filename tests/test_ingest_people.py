@@ -54,6 +54,7 @@ def test_a_name_in_running_text_is_found(finder: PeopleFinder, text: str, name: 
         "Scattered Spider used AnyDesk and Rclone before LockBit ran.",
         "Sysmon event 10 with GrantedAccess 0x1410 on lsass.exe points to T1003.001.",
         "Enable Credential Guard and Windows Defender Application Control on all hosts.",
+        "Passwords pass through the Security Accounts Manager (SAM) and then GRU Unit 74455.",
         "version 10.0.19041.1 of 2024-01-02T03:04:05Z, size 1234567890",
     ],
 )

@@ -68,6 +68,7 @@ def test_personal_values_are_found(analyzer: Analyzer, text: str, expected: list
         r"NT AUTHORITY\SYSTEM wrote HKLM\SOFTWARE\Microsoft and C:\Windows\System32\cmd.exe",
         "rundll32.exe comsvcs.dll, MiniDump 652 C:\\ProgramData\\x.dmp full",
         "version 10.0.19041.1 of 2024-01-02T03:04:05Z, size 1234567890",
+        "bursts of SMB connections (445/139) and blocks of 64/85/32 characters",
         "S-1-5-18 and {4d36e967-e325-11ce-bfc1-08002be10318}",
         "the field `TargetUserName` names the account",
         "fs01.example.corp and EXAMPLE\\svc_backup are reserved names",

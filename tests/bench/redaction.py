@@ -24,6 +24,8 @@ from pathlib import Path
 from tests.secret_set import planted_secrets
 from whis_box.engine.cpu import cpu_model
 from whis_box.errors import InputError
+from whis_box.guards.text import clean_text
+from whis_box.ingest.intake import TITLE_END
 from whis_box.ingest.readers.archives import open_file, unpack
 from whis_box.ingest.readers.detect import read
 from whis_box.ingest.readers.draft import RawFile, Skip
@@ -74,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pii", type=Path)
     parser.add_argument("--indicators", type=Path, nargs="*", default=[])
+    parser.add_argument("--show", action="store_true", help="print each value that redaction takes out")
     options = parser.parse_args()
     policy = read_policy(ROOT / "configs")
     print(f"{cpu_model()} · commit {source_commit()[:12]}")
@@ -85,7 +88,7 @@ def main() -> None:
         f"own set of 100 secrets, five times with other values: {found} of {len(secrets)} found (limit: all)"
     )
     for path in options.indicators:
-        print_survival(path, policy)
+        print_survival(path, policy, options.show)
 
 
 def print_quality(path: Path, policy: PolicyConfig) -> None:
@@ -131,7 +134,7 @@ def covered(text: str, start: int, end: int) -> bool:
     return all(at in marked for at in range(start, end) if not text[at].isspace())
 
 
-def print_survival(path: Path, policy: PolicyConfig) -> None:
+def print_survival(path: Path, policy: PolicyConfig, show: bool) -> None:
     """Indicators and documents of one file before and after redaction."""
     analyzer, pseudonyms = Analyzer(policy), Pseudonyms(b"a key that is thrown away", {})
     documents = changed = before = 0
@@ -144,11 +147,16 @@ def print_survival(path: Path, policy: PolicyConfig) -> None:
             if isinstance(draft, Skip):
                 continue
             documents += 1
-            spans = analyzer.find(draft.text)
-            redacted = redact("bench", draft.text, spans, policy, pseudonyms).text
+            title, body = clean_text(draft.title, "title")[0], clean_text(draft.text, "document")[0]
+            text = f"{title}{TITLE_END}{body}"  # what an import looks at
+            spans = analyzer.find(text)
+            redacted = redact("bench", text, spans, policy, pseudonyms).text
             kinds.update(span.entity_type for span in spans)
-            changed += redacted != draft.text
-            held = indicators(draft.text)
+            if show:
+                for span in spans:
+                    print(f"   {draft.record_id}: {span.entity_type} {text[span.start : span.end]!r}")
+            changed += redacted != text
+            held = indicators(text)
             before += held.total()
             lost += (held - indicators(redacted)).elements()
     print(

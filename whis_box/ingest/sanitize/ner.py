@@ -108,6 +108,7 @@ class PeopleFinder:
             return True
         named = text[span.end : span.end + 1] == "." and text[span.end + 1 : span.end + 2].isalnum()  # a file
         plain = " " not in value and value.islower() and not text.islower()  # a word that only looks like one
+        plain = plain or (before == "(" and value.isalpha() and value.isupper())  # (SAM): an abbreviation
         return len(value) > 2 and not (glued or named or plain) and not self._in_known_name(span, text)
 
     def _in_known_name(self, span: Span, text: str) -> bool:

@@ -70,8 +70,8 @@ def phones(text: str) -> Iterator[tuple[str, int, int, float, str]]:
             continue  # two numbers with a hyphen are a range, a bare run of digits is a counter
         if _date_or_version(raw):
             continue
-        if re.fullmatch(r"[1-9]\d(?: \d\d)+|\d{3}-\d\d-\d{4}", raw):
-            continue  # bytes in hexadecimal; a social security number
+        if re.fullmatch(r"[1-9]\d(?: \d\d)+|\d{3}-\d\d-\d{4}|\(?[1-9]\d{0,4}(?:/[1-9]\d{0,4})+\)?", raw):
+            continue  # bytes in hexadecimal; a social security number; ports or sizes
         for region in PHONE_REGIONS:
             try:
                 number = phonenumbers.parse(raw, region)

@@ -76,7 +76,7 @@ _NOT_DOMAINS = {
     ),
 }
 _PLACEHOLDER = re.compile(
-    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any|account)$|[`,]", re.I
+    r"[-*?%<>{}$#\[\]()]|\.\.|~|^-|^(?:null|none|n/a|unknown|user(?:name)?|name|any|account)$|[`,]|&lt;", re.I
 )
 _PATTERNS: tuple[tuple[str, float, re.Pattern[str]], ...] = (
     ("SID", 0.95, re.compile(r"\b(S-1-5-21(?:-\d{1,10}){3,4})\b")),
