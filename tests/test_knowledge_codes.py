@@ -108,8 +108,9 @@ def test_a_search_by_codes_finds_what_a_full_scan_finds(
     embedder: Any = HashingEmbedder()
     coded = Retriever(path, embedder, FAKE_SHA256, RagConfig().retriever)
     for query in ("audit log cleared", "password in memory of lsass", "jndi string"):
-        expected = [(hit.chunk.id, hit.score) for hit in retriever.search(query)]
-        assert [(hit.chunk.id, hit.score) for hit in coded.search(query)] == expected
+        for hit, expected in zip(coded.search(query), retriever.search(query), strict=True):
+            assert hit.chunk.id == expected.chunk.id
+            assert hit.score == pytest.approx(expected.score, rel=1e-4)
     coded.close()
 
 

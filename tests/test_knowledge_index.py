@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from conftest import FAKE_SHA256, HashingEmbedder, write_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whis_box.config import AbstainConfig, EvidenceConfig, RagConfig, RetrieverConfig
+from whis_box.config import AbstainConfig, EvidenceConfig, FusionWeights, RagConfig, RetrieverConfig
 from whis_box.errors import InputError, NotReadyError, StorageError, VerificationError
 from whis_box.ingest.pipeline import build_index, read_folder
+from whis_box.knowledge import fusion
 from whis_box.knowledge.chunking import chunk_record
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
@@ -86,6 +88,36 @@ def test_no_query_breaks_the_search(retriever: Retriever, text: str) -> None:
 def test_full_text_operators_are_plain_words(retriever: Retriever, query: str) -> None:
     assert isinstance(retriever.search(query), list)
     assert retriever.search("audit log")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "audit log " * 10_000,
+        "the of and is what",
+        "?!... ;;; ---",
+        "журнал аудита очищен 監査ログ",
+        "comsvcs.dll " + "\u202e\u200b" * 500,
+    ],
+)
+def test_odd_questions_find_what_is_nearest_and_no_more(retriever: Retriever, text: str) -> None:
+    ranking = retriever.rank(retriever.prepare(text))
+    assert ranking.scored and math.isclose(sum(one.score for one in ranking.scored), 1.0)
+    assert all(0.0 <= one.score <= 1.0 for one in ranking.scored)
+
+
+def test_a_read_only_index_is_read_by_two_at_once(guide: Path, tmp_path: Path, retriever: Retriever) -> None:
+    path = tmp_path / "shared" / "index.sqlite"
+    path.parent.mkdir()
+    build(guide, path)
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    embedder: Any = HashingEmbedder()
+    one, other = (Retriever(path, embedder, FAKE_SHA256, RetrieverConfig()) for _ in range(2))
+    query = "password in memory of lsass"
+    assert one.search(query) == other.search(query)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["index.sqlite"]
+    path.parent.chmod(0o755)
 
 
 def test_evidence_is_verbatim_and_numbered(retriever: Retriever) -> None:
@@ -196,11 +228,41 @@ def test_explain_adds_up_to_the_score_and_names_what_was_asked(retriever: Retrie
     assert told["not_in_the_index"] == ["cve CVE-2020-0001"]
     assert {"password", "memory", "lsass"} <= set(told["words"])
     assert set(told["lists"]) == {"identifier", "prose", "exact", "chunk_dense", "sentence_dense"}
+    best = told["hits"][0]
     for hit, expected in zip(
         told["hits"], retriever.search("T1003.001 password memory of lsass.exe CVE-2020-0001", 3), strict=True
     ):
         assert hit["text"] == expected.chunk.text
-        assert sum(one["adds"] for one in hit["from"].values()) == pytest.approx(hit["score"], abs=1e-3)
+        behind = sum(best["adds"].values()) - sum(hit["adds"].values())
+        assert hit["score"] == pytest.approx(best["score"] * math.exp(-behind), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Which event is logged when the audit log is cleared?", "question"),
+        ("4625 logon type 3", "question"),
+        ("explain kerberoasting to me in the words of a beginner please", "question"),
+        ("Detects the dumping of the LSASS memory with comsvcs.dll through rundll32", "statement"),
+        ("The group used stolen session cookies to reach the mailboxes of its victims.", "statement"),
+    ],
+)
+def test_what_is_asked_is_told_from_what_is_told(text: str, kind: str) -> None:
+    assert fusion.kind_of(text) == kind
+
+
+def test_more_weight_on_a_list_lifts_what_that_list_puts_first(guide: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weighted.sqlite"
+    build(guide, path)
+    embedder: Any = HashingEmbedder()
+    zero = dict.fromkeys(fusion.FEATURES, 0.0)
+    for name in ("prose", "exact"):
+        alone = RetrieverConfig(question=FusionWeights(**zero | {name: 10.0}))
+        opened = Retriever(path, embedder, FAKE_SHA256, alone)
+        ranking = opened.rank(opened.prepare("what reads lsass with comsvcs.dll?"))
+        assert [one.rowid for one in ranking.scored][0] == ranking.found.lists[name][0]
+        assert sum(one.score for one in ranking.scored) == pytest.approx(1.0)
+        opened.close()
 
 
 def test_the_commonest_words_are_left_out_when_they_would_cost_too_much(guide: Path, tmp_path: Path) -> None:

@@ -28,27 +28,46 @@ class ChunkingConfig(Section):
     """Tokens per chunk, as the embedder counts; it reads at most 256."""
 
 
+class FusionWeights(Section):
+    """Weights of one kind of question: of the place in each list, then of cosines and the title."""
+
+    identifier: float = 30.0
+    """Place among the chunks that hold the question's identifiers; documents about them come first."""
+    prose: float = 10.0
+    """Place by BM25 over stemmed words."""
+    exact: float = 10.0
+    """Place by BM25 over whole identifiers, file names and codes."""
+    chunk_dense: float = 10.0
+    """Place by the section's embedding."""
+    sentence_dense: float = 10.0
+    """Place by the embedding of the section's best sentence."""
+    chunk_cosine: float = 0.0
+    """Cosine of question and section."""
+    sentence_cosine: float = 0.0
+    """Cosine of question and the section's best sentence."""
+    record_cosine: float = 0.0
+    """Mean cosine of question and the document's eight best sentences."""
+    title: float = 0.0
+    """Share of the title's words (by idf) that the question uses."""
+
+
 class RetrieverConfig(Section):
-    """How the lists are made and fused: score = sum of weight / (rrf_k + rank)."""
+    """How the lists are made and fused; see whis_box/knowledge/fusion.py."""
 
     top_k: int = Field(5, ge=1, le=50)
     """Hits handed on."""
-    candidates: int = Field(40, ge=1, le=80)
-    """Depth of each list; vec0's top-k costs O(k * n), so not above 80."""
+    candidates: int = Field(80, ge=1, le=400)
+    """Depth of each list."""
+    sentences: int = Field(200, ge=1, le=1000)
+    """Sentences that are looked at; vec0's top-k costs O(k * n)."""
     max_postings: int = Field(40_000, ge=100)
     """Chunks that a full-text list may look at; the commonest words of a question are left out above it."""
     rrf_k: float = Field(10.0, gt=0)
     """Flattens the ranks; Source: Cormack et al. 2009 use 60, short lists favour less."""
-    weight_identifier: float = Field(3.0, ge=0)
-    """Exact identifiers whose document is about them."""
-    weight_prose: float = Field(1.0, ge=0)
-    """BM25 over stemmed words."""
-    weight_exact: float = Field(1.0, ge=0)
-    """BM25 over whole identifiers, file names and codes."""
-    weight_chunk_dense: float = Field(1.0, ge=0)
-    """Embedding of the section."""
-    weight_sentence_dense: float = Field(1.0, ge=0)
-    """Embedding of the best sentence of the section."""
+    question: FusionWeights = FusionWeights()
+    """Weights where somebody asks."""
+    statement: FusionWeights = FusionWeights()
+    """Weights where something is told: a report's sentence, a rule's description, an event."""
     bm25_title: float = Field(4.0, ge=0)
     """Column weight of the title in BM25."""
     bm25_heading: float = Field(2.0, ge=0)

@@ -80,11 +80,15 @@ def explanation(value: Mapping[str, Any]) -> str:
     if value["words_left_out"]:
         lines.append(f"too common to look up: {' '.join(value['words_left_out'])}")
     for name, one in value["lists"].items():
-        lines.append(f"  {name:<15} weight {one['weight']:<4} found {one['found']:>3}  {one['ms']:>7.2f} ms")
+        lines.append(f"  {name:<15} found {one['found']:>3}  {one['ms']:>7.2f} ms")
+    lines.append(
+        f"  {value['candidates']} candidates weighed as a {value['kind']} in {value['fusion_ms']:.2f} ms"
+    )
     for hit in value["hits"]:
         lines += ["", f"{hit['rank']}. {' > '.join(hit['heading_path'])}  ({hit['record_id']})"]
-        parts = [f"{name} #{one['rank']} {one['adds']:.3f}" for name, one in hit["from"].items()]
-        lines.append(f"   score {hit['score']:.3f} = {' + '.join(parts)}")
+        places = ", ".join(f"{name} #{place}" for name, place in hit["places"].items())
+        adds = " + ".join(f"{name} {added:.2f}" for name, added in hit["adds"].items())
+        lines += [f"   score {hit['score']:.3f}; {places}", f"   {adds}"]
         lines.append(_wrap(" ".join(hit["text"].split())[:240], "   "))
     return printable("\n".join(lines))
 

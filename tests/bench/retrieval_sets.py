@@ -1,7 +1,8 @@
 """Retrieval questions that were not written by us: rules, test names, procedures and real events.
 
 Each comes with the ATT&CK techniques that its author gave it. Procedures of 30 % of the groups and software
-are held out entirely: the index never sees a sentence about them.
+are held out entirely: the index never sees a sentence about them. Weights are fitted on one part of each set
+and reported on the other; the real events are for reporting only.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ CITATION = re.compile(r"\(Citation: [^)]*\)|\[([^\]]+)\]\([^)]*\)|<[^>]+>")
 TAG = re.compile(r"^attack\.(t\d{4}(?:\.\d{3})?)$", re.IGNORECASE)
 SHA = "0" * 64
 HELD_OUT_PERCENT = 30
+DEV_SOURCES_PERCENT = 10  # of all sources: the part of the held-out ones on which weights are fitted
 
 
 @dataclass(frozen=True)
 class Question:
-    """A text and the ids of the techniques that answer it."""
+    """A text, the ids of the techniques that answer it, and whether weights may be fitted on it."""
 
     text: str
     techniques: frozenset[str]
+    is_dev: bool
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def attack(bundle: Path) -> Attack:
         if technique is None or not one["source_ref"].startswith(("intrusion-set", "malware", "tool")):
             continue
         text, technique_id = _clean(one["description"]), _id(technique)
-        if _bucket(one["source_ref"]) < HELD_OUT_PERCENT:
-            held_out.append(Question(text, frozenset({technique_id})))
+        bucket = _bucket(one["source_ref"])
+        if bucket < HELD_OUT_PERCENT:
+            held_out.append(Question(text, frozenset({technique_id}), bucket < DEV_SOURCES_PERCENT))
         else:
             examples[technique_id].append(text)
             pairs.append((text, technique_id))
@@ -76,7 +80,7 @@ def attack(bundle: Path) -> Attack:
 def sigma(archive: Path, known: set[str]) -> list[Question]:
     """Title and description of each rule -> its technique tags."""
     return [
-        Question(f"{rule['title']}. {_clean(str(rule.get('description', '')))}", techniques)
+        _halved(f"{rule['title']}. {_clean(str(rule.get('description', '')))}", techniques)
         for rule in _yaml_files(archive)
         if "title" in rule and (techniques := frozenset(_tags(rule)) & known)
     ]
@@ -85,7 +89,7 @@ def sigma(archive: Path, known: set[str]) -> list[Question]:
 def atomic(archive: Path, known: set[str]) -> list[Question]:
     """Name of each Atomic Red Team test -> its technique."""
     return [
-        Question(test["name"], frozenset({technique["attack_technique"]}))
+        _halved(test["name"], frozenset({technique["attack_technique"]}))
         for technique in _yaml_files(archive)
         if technique.get("attack_technique") in known
         for test in technique.get("atomic_tests", ())
@@ -109,8 +113,12 @@ def events(archive: Path, rules: Path, known: set[str]) -> list[Question]:
             except ValueError:
                 continue  # three files hold several objects; they are events of other rules
             if techniques and isinstance(event, dict):
-                found.append(Question(describe(read_alert(event)), techniques))
+                found.append(Question(describe(read_alert(event)), techniques, is_dev=False))
     return found
+
+
+def _halved(text: str, techniques: frozenset[str]) -> Question:
+    return Question(text, techniques, _bucket(text) < 50)
 
 
 def _record(one: dict[str, Any], names: dict[str, str], examples: list[str]) -> Record:

@@ -3,7 +3,7 @@
     python -m tests.bench.scale [--sizes 10000 50000 200000 1000000] [--folder DIR]
 
 Each index is built by the product's own writer: texts are sentences of the field guide put together anew,
-with one vector a chunk. Vectors are mixtures of two real passages' vectors with noise, so that neighbourhoods
+with one vector a chunk and one for a sentence in it. Vectors are mixtures of two real passages' vectors with noise, so that neighbourhoods
 are dense as in a real corpus; queries are the golden questions, embedded for real. Times are medians and 95th
 percentiles over the questions after a warm-up; FAISS and sqlite-vec answer the same questions in that run.
 """
@@ -33,8 +33,9 @@ from whis_box.evaluation.golden import read_golden
 from whis_box.ingest.pipeline import read_folder
 from whis_box.knowledge.chunking import ChunkedRecord
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
-from whis_box.knowledge.retriever import Query, Retriever
-from whis_box.knowledge.sentences import split_blocks
+from whis_box.knowledge.lists import Query
+from whis_box.knowledge.retriever import Retriever
+from whis_box.knowledge.sentences import Span, split_blocks
 from whis_box.knowledge.store import connect, fetch
 from whis_box.knowledge.writer import IndexWriter
 from whis_box.paths import file_sha256, repository_root, source_commit
@@ -82,9 +83,9 @@ def guide_sentences() -> list[str]:
     return found
 
 
-def mixed_vectors(real: NDArray[np.float32], n: int) -> Iterator[NDArray[np.float32]]:
+def mixed_vectors(real: NDArray[np.float32], n: int, seed: int) -> Iterator[NDArray[np.float32]]:
     """`n` unit vectors between real ones, in blocks."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     for at in range(0, n, 10_000):
         count = min(10_000, n - at)
         share = rng.uniform(0.5, 1.0, (count, 1))
@@ -98,12 +99,12 @@ def build(path: Path, size: int, texts: list[str], real: NDArray[np.float32], sh
     """An index of `size` chunks through the product's writer."""
     rng = random.Random(3)
     source = Source(name="bench", uri="bench", revision="1", retrieved_at="2026-01-01T00:00:00Z")
-    blank = np.empty((0, dim), dtype=np.float32)
     number = 0
     with IndexWriter(path, dim, sha256) as writer:
-        for block in mixed_vectors(real, size):
+        pairs = zip(mixed_vectors(real, size, 5), mixed_vectors(real, size, 6), strict=True)
+        for block, of_sentences in pairs:
             for at in range(0, len(block), PER_RECORD):
-                part = block[at : at + PER_RECORD]
+                part, sentences = block[at : at + PER_RECORD], of_sentences[at : at + PER_RECORD]
                 number += 1
                 bodies = [
                     " ".join(rng.sample(texts, 2)) + f" Case {number * PER_RECORD + i}."
@@ -113,7 +114,7 @@ def build(path: Path, size: int, texts: list[str], real: NDArray[np.float32], sh
                     id=f"r{number}", source=source, title=f"Report {number}", text=" ".join(bodies),
                     license="CC-BY-4.0", tlp="clear", sha256_raw=SHA, sha256_text=SHA, pipeline_version="1",
                 )  # fmt: skip
-                chunks, start = [], 0
+                chunks, spans, start = [], [], 0
                 meta = ChunkMeta(license="CC-BY-4.0", tlp="clear")
                 for ordinal, body in enumerate(bodies):
                     chunk = Chunk(
@@ -121,8 +122,9 @@ def build(path: Path, size: int, texts: list[str], real: NDArray[np.float32], sh
                         text=body, start=start, end=start + len(body), meta=meta, n_tokens=1, sha256=SHA,
                     )  # fmt: skip
                     chunks.append(chunk)
+                    spans.append([Span(start, start + len(body), "sentence")])
                     start += len(body) + 1
-                writer.add(ChunkedRecord(record, chunks, [[] for _ in chunks]), part, blank)
+                writer.add(ChunkedRecord(record, chunks, spans), part, sentences)
 
 
 def measure(
@@ -135,10 +137,10 @@ def measure(
     retriever = Retriever(path, embedder, sha256, rag.retriever)
     opening_ms = (time.perf_counter() - started) * 1000
     queries = [Query(text, vector, tuple(retriever.prepare(text).identifiers), ()) for text, vector in asked]
-    dense = times(lambda query: retriever._nearest("chunk_vectors", query.vector), queries)
+    dense = times(lambda query: retriever.chunks.nearest(query.vector, rag.retriever.candidates), queries)
     hybrid = times(lambda query: retriever.search(query), queries)
     resident = process.memory_info().rss - before
-    found = [retriever._nearest("chunk_vectors", query.vector)[:RECALL_AT] for query in queries]
+    found = [list(retriever.chunks.nearest(query.vector, RECALL_AT)) for query in queries]
     every = np.vstack(
         [
             np.frombuffer(blob, dtype=np.float32)

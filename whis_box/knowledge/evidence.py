@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from whis_box.config import AbstainConfig, EvidenceConfig
 from whis_box.knowledge import identifiers
-from whis_box.knowledge.retriever import Query, Retriever, ScoredChunk
-from whis_box.knowledge.store import fetch, placeholders
+from whis_box.knowledge.lists import Query
+from whis_box.knowledge.retriever import Retriever, ScoredChunk
+from whis_box.knowledge.store import fetch
 from whis_box.knowledge.terms import terms, tokens
 from whis_box.schemas import Hit
 
@@ -115,14 +116,7 @@ class EvidenceSelector:
 
     def idf(self, wanted: set[str]) -> dict[str, float]:
         """Smoothed inverse document frequency of each term; unknown terms weigh most."""
-        rows = fetch(
-            self._retriever.connection,
-            f"select term, n_chunks from terms where term in ({placeholders(wanted)})",
-            tuple(wanted),
-        )
-        counts = {str(term): int(count) for term, count in rows}
-        total = self._retriever.n_chunks
-        return {term: math.log(1.0 + (total + 0.5) / (counts.get(term, 0) + 0.5)) for term in wanted}
+        return self._retriever.idf(wanted)
 
     def rarity(self, wanted: set[str]) -> dict[str, float]:
         """`idf` as a share of an unknown term's, so that it means the same in a small and a large index."""
@@ -131,12 +125,7 @@ class EvidenceSelector:
 
     def known(self, wanted: set[str]) -> set[str]:
         """Those of `wanted` that occur in the index."""
-        rows = fetch(
-            self._retriever.connection,
-            f"select term from terms where term in ({placeholders(wanted)})",
-            tuple(wanted),
-        )
-        return {str(term) for (term,) in rows}
+        return set(self._retriever.counts(wanted))
 
     def _score(self, query: Query, hits: list[Hit], weights: dict[str, float]) -> list[EvidenceSentence]:
         best_hit = max((hit.score for hit in hits), default=1.0)
