@@ -2,10 +2,11 @@
 
     python -m tests.bench.scale [--sizes 10000 50000 200000 1000000] [--folder DIR]
 
-Each index is built by the product's own writer: texts are sentences of the field guide put together anew,
-with one vector a chunk and one for a sentence in it. Vectors are mixtures of two real passages' vectors with noise, so that neighbourhoods
-are dense as in a real corpus; queries are the golden questions, embedded for real. Times are medians and 95th
-percentiles over the questions after a warm-up; FAISS and sqlite-vec answer the same questions in that run.
+Each index is built by the product's own writer: texts are sentences of the field guide put together
+anew, with one vector a chunk and one for a sentence in it. Vectors are mixtures of two real passages'
+vectors with noise, so that neighbourhoods are dense as in a real corpus; queries are the golden
+questions, embedded for real. Times are medians and 95th percentiles over the questions after a warm-up;
+FAISS and sqlite-vec answer the same questions in that run.
 """
 
 from __future__ import annotations
