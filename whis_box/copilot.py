@@ -82,6 +82,13 @@ class Copilot:
         """
         return self._parts.retriever.search(self._checked(query, "query")[0], top_k)
 
+    def evidence(self, question: str) -> Evidence:
+        """What a prompt about `question` would hold, without calling the model.
+
+        Raises: InputError for an empty or oversized question.
+        """
+        return self._parts.selector.select(self._checked(question, "question")[0])
+
     # ------------------------------------------------------------------ ask
 
     def ask(self, question: str, request_id: str | None = None, on_text: OnText | None = None) -> Answer:

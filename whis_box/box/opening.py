@@ -26,15 +26,16 @@ from whis_box.schemas import Lineage
 
 
 @contextmanager
-def open_box(folder: Path) -> Iterator[Copilot]:
-    """A verified, loaded box; its engine's child ends with the context.
+def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
+    """A verified, loaded box; its engine's child ends with the context. `rag` replaces the box's own settings
+    of retrieval, for experiments.
 
     Raises: NotReadyError, VerificationError, ConfigError, StorageError, EngineError.
     """
     manifest, digest = verify(folder)
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
-    rag = load_config(folder / "configs" / "rag.yaml", RagConfig)
+    rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
     engine = Engine(engine_spec(folder / box.base_model, model))
     # The child loads the weights while this process loads the embedder.
     with ThreadPoolExecutor(max_workers=1) as pool:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from whis_box.errors import ConfigError, NotReadyError, VerificationError, storage_error
 from whis_box.paths import written_beside
 
-EXACT_ROWS = 20_000
-"""Up to so many vectors sqlite-vec's full scan takes under 10 ms, and no codes are made."""
+EXACT_ROWS = 5_000
+"""Up to so many vectors sqlite-vec scans the whole table in a few milliseconds, and no codes are made."""
 BLOCK = 16_384
 """Vectors per block of bits: one column of a block fits the second-level cache."""
 BITS_CANDIDATES = 6_000
