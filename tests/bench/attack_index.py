@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.bench.retrieval_sets import Question, atomic, attack, events, sigma
 from whis_box.config import RagConfig, load_config
 from whis_box.engine.cpu import cpu_model
+from whis_box.ingest.build import build_if_needed
 from whis_box.ingest.pipeline import build_index
 from whis_box.ingest.vectors import KeptVectors
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
@@ -30,6 +31,14 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--embedder", type=Path, default=ROOT / "build" / "embedder")
     parser.add_argument("--most", type=int, default=1000, help="questions of one set")
     return parser
+
+
+def open_guide(folder: Path, rag: RagConfig) -> Retriever:
+    """The field guide's index by the embedder in `folder`, built from the corpus if it is not there yet."""
+    sha256 = file_sha256(folder / MODEL_FILE)
+    path = WORK / f"guide-{sha256[:12]}.sqlite"
+    build_if_needed(ROOT / "build" / "corpus" / "corpus.sqlite", path, folder, ROOT / "configs", progress, 2)
+    return Retriever(path, Embedder(folder, rag.embedder_dim, 2), sha256, rag.retriever)
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def row(box: Path, questions: list[GoldenQuestion], max_tokens: int, max_sentenc
             times.append(answer.timings.total_ms)
     n = len(questions)
     return (
-        f"{max_tokens:>7}  {max_sentences:>9}  {answered / n:>8.3f}  {reachable / n:>9.3f}  {told / n:>5.3f}  "
-        f"{statistics.median(times):>6.0f}  {statistics.quantiles(times, n=20)[-1]:>6.0f}"
+        f"{max_tokens:>7}  {max_sentences:>9}  {answered / n:>8.3f}  {reachable / n:>9.3f}  "
+        f"{told / n:>5.3f}  {statistics.median(times):>6.0f}  {statistics.quantiles(times, n=20)[-1]:>6.0f}"
     )
 
 

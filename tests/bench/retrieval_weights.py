@@ -1,6 +1,6 @@
 """The recorded experiment behind the weights of fusion in configs/rag.yaml.
 
-    python -m tests.bench.retrieval_weights --corpora DIR [--embedder DIR] [--box DIR]
+    python -m tests.bench.retrieval_weights --corpora DIR [--embedder DIR]
 
 Listwise softmax loss over the candidates of each development question (Source: ListNet, Cao et al. 2007, with
 the right passages as the target), weights not below zero. One set is fitted for texts that ask, on the
@@ -13,16 +13,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
 
-from tests.bench.attack_index import ROOT, arguments, opened
+from tests.bench.attack_index import ROOT, arguments, open_guide, opened
 from tests.bench.retrieval_sets import Question
-from whis_box.box.manifest import verify
-from whis_box.box.opening import open_retriever
-from whis_box.config import BoxConfig, FusionWeights
+from whis_box.config import FusionWeights
 from whis_box.evaluation.golden import read_golden
 from whis_box.knowledge import fusion
 from whis_box.knowledge.retriever import Retriever
@@ -45,9 +42,7 @@ class Example:
 
 def main() -> None:
     """Collect, fit, print."""
-    parser = arguments(__doc__)
-    parser.add_argument("--box", type=Path, default=ROOT / "build" / "box")
-    options = parser.parse_args()
+    options = arguments(__doc__).parse_args()
     with opened(options.corpora, options.embedder) as (retriever, sets, rag):
         told = {
             name: [
@@ -55,8 +50,7 @@ def main() -> None:
             ]
             for name, questions in sets.items()
         }
-    manifest, _ = verify(options.box)
-    guide = open_retriever(options.box, BoxConfig(), rag, manifest)
+    guide = open_guide(options.embedder, rag)
     golden = read_golden(ROOT / "data" / "golden" / "dev.ndjson")
     asked = [example(guide, one.question, frozenset(one.record_ids)) for one in golden if one.answerable]
     report(
