@@ -1,50 +1,44 @@
 """From a decoded event of any known shape to one `Alert` with ECS-like field names.
 
 Invariant: the family is recognized by content alone; no scalar is lost, since what has no ECS-like name
-keeps its dotted path.
+keeps its dotted path, and `sources` says which path each name was read from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import ntpath
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
 
-from whis_box.ingest.alert_fields import (
-    CLOUDTRAIL_FIELDS,
-    COMMON_FIELDS,
-    ECS_FIELDS,
-    OCSF_FIELDS,
-    SURICATA_FIELDS,
-    WAZUH_FIELDS,
-)
+from whis_box.ingest.alert_derive import add_derived, common_name
 from whis_box.ingest.alert_flatten import flatten, is_empty, unwrap
+from whis_box.ingest.alert_messages import read_message
 from whis_box.ingest.alert_names import CHANNEL_TITLES, event_name
+from whis_box.ingest.alert_paths import Paths
+from whis_box.ingest.alert_profiles import GENERIC, PROFILES, WINDOWS, Family, Profile
 from whis_box.ingest.alert_severity import source_severity
+from whis_box.ingest.alert_time import occurred_at
 from whis_box.ingest.alert_windows import WindowsSystem, map_windows, read_system
-from whis_box.ingest.powershell import decoded_command
 from whis_box.schemas import AlertSeverity, Frozen
 
-Family = Literal["windows", "sysmon", "ecs", "ocsf", "cloudtrail", "wazuh", "suricata", "generic"]
+__all__ = ["Alert", "Family", "read_alert"]
 
 MAX_ID_CHARS = 200
 MAX_TITLE_CHARS = 200
+MAX_REPEATS = 8  # further values of a named field, as `file.path#2`; the rest keep their paths
 
 TECHNIQUE = re.compile(r"(?<![A-Za-z0-9])[Tt]\d{4}(?:\.\d{3})?(?![\w.]*\w)")
 TECHNIQUE_SEGMENTS = frozenset({"attack", "attacks", "tags", "tag", "labels"})
 
+# Letter case counts here: `eventID` is CloudTrail's own id, `EventID` is Windows' kind of event.
 ID_PATHS = (
     "kibana.alert.uuid", "finding_info.uid", "finding.uid", "eventID", "event.id", "_id", "metadata.uid",
     "id", "alert_id", "alertId", "uuid",
 )  # fmt: skip
-TIME_PATHS = (
-    "Event.System.TimeCreated.SystemTime", "kibana.alert.original_time", "@timestamp", "eventTime", "time_dt",
-    "time", "timestamp", "winlog.time_created", "UtcTime", "EventTime", "TimeCreated", "Timestamp",
-    "createdDateTime", "TimeGenerated", "date",
+GENERIC_TITLES = (
+    "rule.name", "name", "event.action", "activity_name", "class_name", "operation", "operationName",
+    "eventType", "event_type", "action", "summary", "subject", "type", "message",
 )  # fmt: skip
 
 
@@ -57,30 +51,38 @@ class Alert(Frozen):
     event_id: str | None = None
     provider: str | None = None
     severity: AlertSeverity | None = None
+    severity_source: str | None = None
+    """Where and how the source wrote its severity: `rule.level 10`."""
     occurred_at: str | None = None
     """UTC ISO-8601 where the source says its zone; otherwise as the source wrote it."""
     technique_ids: list[str]
     fields: dict[str, str]
+    sources: dict[str, str] = {}
+    """Named field to the path of the event that it was read from."""
 
 
 def read_alert(event: Mapping[str, object]) -> Alert:
     """Read one event; a shape nobody knows becomes family "generic", never an error."""
     flat = flatten(unwrap(event))
     system = read_system(flat)
-    family = _family(flat, system)
-    fields = _named_fields(flat, family, system)
+    paths = Paths(flat)
+    profile = _profile(paths, system)
+    if profile.family == "wazuh":
+        flat = _without_doubled_backslashes(flat)
+    fields, sources = _named_fields(flat, paths, profile, system)
+    severity, severity_source = source_severity(paths, flat, profile)
     return Alert(
-        id=_alert_id(flat, system, family),
-        family=family,
-        title=_title(family, system, fields),
-        event_id=system.event_id if system else first(flat, ("event.code", "metadata.event_code")),
-        provider=system.provider
-        if system
-        else first(flat, ("event.provider", "eventSource", "metadata.product.name")),
-        severity=source_severity(flat, family),
-        occurred_at=_occurred_at(flat),
+        id=_alert_id(flat, paths, system, profile),
+        family=_family(profile, system),
+        title=_title(profile, paths, system, fields),
+        event_id=system.event_id if system else paths.text(("event.code", "metadata.event_code")),
+        provider=system.provider if system else paths.text(profile.providers) or profile.product,
+        severity=severity,
+        severity_source=severity_source,
+        occurred_at=occurred_at(flat, paths, profile),
         technique_ids=_technique_ids(flat),
         fields=fields,
+        sources=sources,
     )
 
 
@@ -89,108 +91,79 @@ def first(fields: Mapping[str, str], paths: Iterable[str]) -> str | None:
     return next((fields[path] for path in paths if path in fields and not is_empty(fields[path])), None)
 
 
-def _family(flat: Mapping[str, str], system: WindowsSystem | None) -> Family:
-    def has(*paths: str) -> bool:
-        return all(path in flat for path in paths)
-
-    if has("rule.level") and any(path.startswith(("agent.", "manager.", "decoder.")) for path in flat):
-        return "wazuh"
-    if any(path.startswith(("kibana.alert.", "signal.rule.")) for path in flat):
-        return "ecs"
-    if has("class_uid") or has("category_uid", "severity_id"):
-        return "ocsf"
-    if has("event_type") and (has("src_ip") or has("flow_id")):
-        return "suricata"
-    if has("eventName", "eventSource"):
-        return "cloudtrail"
-    if system is not None:
-        return "sysmon" if system.channel == "sysmon" else "windows"
-    ecs_roots = {path.partition(".")[0] for path in flat if "." in path}
-    if (
-        has("ecs.version")
-        or has("event.kind")
-        or ("@timestamp" in flat and ecs_roots & {"event", "process", "host", "source"})
-    ):
-        return "ecs"
-    return "generic"
+def _profile(paths: Paths, system: WindowsSystem | None) -> Profile:
+    for profile in PROFILES:
+        if system is not None if profile is WINDOWS else any(paths.meets(mark) for mark in profile.marks):
+            return profile
+    return GENERIC
 
 
-def _named_fields(flat: dict[str, str], family: Family, system: WindowsSystem | None) -> dict[str, str]:
-    tables = {
-        "wazuh": WAZUH_FIELDS,
-        "ocsf": OCSF_FIELDS,
-        "suricata": SURICATA_FIELDS,
-        "cloudtrail": CLOUDTRAIL_FIELDS,
+def _family(profile: Profile, system: WindowsSystem | None) -> Family:
+    sysmon = profile is WINDOWS and system is not None and system.channel == "sysmon"
+    return "sysmon" if sysmon else profile.family
+
+
+def _without_doubled_backslashes(flat: dict[str, str]) -> dict[str, str]:
+    """Wazuh's Windows decoder doubles every backslash of an event's values; take each pair as one."""
+    return {
+        path: text.replace("\\\\", "\\")
+        if path.startswith("data.win.") and all(len(run) % 2 == 0 for run in re.findall(r"\\+", text))
+        else text
+        for path, text in flat.items()
     }
+
+
+def _named_fields(
+    flat: dict[str, str], paths: Paths, profile: Profile, system: WindowsSystem | None
+) -> tuple[dict[str, str], dict[str, str]]:
     named: dict[str, str] = {}
+    sources: dict[str, str] = {}
     used: set[str] = set()
-    for path, target in tables.get(family, ECS_FIELDS):
-        if path in flat and path not in used and target not in named and not is_empty(flat[path]):
-            named[target] = flat[path]
-            used.add(path)
-    if family == "ecs" or (system is not None and system.base == "winlog."):
-        named = {**named, **{path: flat[path] for path in flat if path in ECS_NAMES}}
-    if family == "cloudtrail":
-        _name_caller(flat, named, used)
+    for target, patterns in profile.fields:
+        for pattern in patterns:
+            found = [path for path in paths.all(pattern) if path not in used]
+            for path in found[:MAX_REPEATS]:
+                _put(named, sources, target, flat[path], path)
+                used.add(path)
+            if found:
+                break
     if system is not None:
         map_windows(flat, system, named, used)
-    if family == "generic":
-        _map_common(flat, named, used)
-    _add_derived(named)
-    return named | {path: text for path, text in flat.items() if path not in used and path not in named}
+    if profile is GENERIC:
+        _map_common(flat, named, sources, used)
+    if "message" in named and profile.family in ("syslog", "wazuh"):
+        for target, text in read_message(named["message"]).items():
+            named.setdefault(target, text)
+    add_derived(named)
+    rest = {path: text for path, text in flat.items() if path not in used and path not in named}
+    return named | rest, {target: path for target, path in sources.items() if target in named}
 
 
-ECS_NAMES = frozenset(
-    f"{root}.{leaf}"
-    for root, leaves in {
-        "process": "executable command_line name pid",
-        "process.parent": "executable command_line name pid",
-        "user": "name domain",
-        "source": "ip port",
-        "destination": "ip port domain",
-    }.items()
-    for leaf in leaves.split()
-)
+def _put(named: dict[str, str], sources: dict[str, str], target: str, text: str, path: str) -> None:
+    """The first value under the name itself, further ones under `name#2`, `name#3`…; none twice."""
+    number = 1
+    while (name := target if number == 1 else f"{target}#{number}") in named:
+        if named[name] == text:
+            return
+        number += 1
+    named[name] = text
+    sources[name] = path
 
 
-def _name_caller(flat: Mapping[str, str], named: dict[str, str], used: set[str]) -> None:
-    """CloudTrail's caller is an address, or the name of the AWS service that called."""
-    caller = flat.get("sourceIPAddress", "")
-    if not is_empty(caller):
-        named[
-            "source.ip" if re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", caller) else "source.domain"
-        ] = caller
-        used.add("sourceIPAddress")
-
-
-def _map_common(flat: Mapping[str, str], named: dict[str, str], used: set[str]) -> None:
+def _map_common(
+    flat: Mapping[str, str], named: dict[str, str], sources: dict[str, str], used: set[str]
+) -> None:
     for path, text in flat.items():
-        leaf = re.sub(r"[_\- ]", "", path.rpartition(".")[2]).lower()
-        target = COMMON_FIELDS.get(leaf)
-        if target is not None and target not in named and target not in flat and not is_empty(text):
+        target = None if is_empty(text) else common_name(path, text)
+        if target is not None and target not in named and target not in flat:
             named[target] = text
+            sources[target] = path
             used.add(path)
 
 
-def _add_derived(named: dict[str, str]) -> None:
-    """Add base names, the domain of `DOMAIN\\user`, and the decoded PowerShell command."""
-    for prefix in ("process", "process.parent"):
-        executable = named.get(f"{prefix}.executable", "")
-        if executable and f"{prefix}.name" not in named:
-            named[f"{prefix}.name"] = ntpath.basename(executable) or executable
-    for prefix in ("user", "user.target"):
-        domain, slash, user = named.get(f"{prefix}.name", "").partition("\\")
-        if slash and user:
-            named[f"{prefix}.name"] = user
-            named.setdefault(f"{prefix}.domain", domain)
-    decoded = decoded_command(named.get("process.command_line", ""), named.get("process.name", ""))
-    if decoded is not None:
-        named["process.command_line.decoded"] = decoded
-
-
-def _alert_id(flat: Mapping[str, str], system: WindowsSystem | None, family: Family) -> str:
-    own_id = first(flat, ID_PATHS)
-    if own_id is None and system is not None and system.record_id and family in ("windows", "sysmon"):
+def _alert_id(flat: Mapping[str, str], paths: Paths, system: WindowsSystem | None, profile: Profile) -> str:
+    own_id = paths.text(profile.ids) or first(flat, ID_PATHS)
+    if own_id is None and system is not None and system.record_id and profile is WINDOWS:
         own_id = f"{system.computer or 'unknown'}:{system.channel}:{system.record_id}"
     if own_id is not None:
         own_id = "".join(c for c in own_id if c.isprintable()).strip()[:MAX_ID_CHARS]
@@ -200,45 +173,33 @@ def _alert_id(flat: Mapping[str, str], system: WindowsSystem | None, family: Fam
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 
-def _title(family: Family, system: WindowsSystem | None, fields: Mapping[str, str]) -> str:
+def _title(profile: Profile, paths: Paths, system: WindowsSystem | None, fields: Mapping[str, str]) -> str:
+    def value(name: str) -> str:
+        text = fields.get(name, "")
+        return (paths.text((name,)) or "") if is_empty(text) else text
+
     rule = fields.get("rule.name", "")
-    if system is not None and family in ("windows", "sysmon"):
+    if system is not None and profile is WINDOWS:
         name = event_name(system.channel, system.event_id)
         title = f"{CHANNEL_TITLES[system.channel]} event {system.event_id}" + (f": {name}" if name else "")
         if rule and not is_empty(rule) and "technique_id=" not in rule:
             title = f"{title} (rule: {rule})"
-    elif family == "cloudtrail":
-        service = fields.get("cloud.service", "").removesuffix(".amazonaws.com")
-        error = fields.get("cloud.error", "")
-        title = f"CloudTrail: {service} {fields.get('cloud.action', '')}" + (
-            f" failed: {error}" if error else ""
-        )
     else:
-        fallback = first(
-            fields, ("rule.name", "name", "event.action", "activity_name", "class_name", "type", "message")
-        )
-        title = fallback or f"{family} event"
-    return (
-        " ".join("".join(c if c.isprintable() else " " for c in title).split())[:MAX_TITLE_CHARS]
-        or f"{family} event"
-    )
+        filled = (_filled(template, value) for template in profile.titles)
+        title = next((text for text in filled if text), "")
+    title = title or next((text for text in map(value, GENERIC_TITLES) if text), "")
+    clean = " ".join("".join(c if c.isprintable() else " " for c in title).split())[:MAX_TITLE_CHARS]
+    return clean or f"{profile.family} event"
 
 
-def _occurred_at(flat: Mapping[str, str]) -> str | None:
-    text = first(flat, TIME_PATHS)
-    if text is None:
-        text = next((t for path, t in flat.items() if path.endswith("System.TimeCreated.SystemTime")), None)
-    if text is None:
-        return None
-    text = "".join(c for c in text if c.isprintable()).strip()[:64]
-    try:
-        if re.fullmatch(r"\d{9,13}(\.\d+)?", text, re.ASCII):
-            seconds = float(text) / (1000 if len(text.partition(".")[0]) > 11 else 1)
-            return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment.tzinfo else text
-    except (ValueError, OverflowError, OSError):
-        return text or None
+def _filled(template: str, value: Callable[[str], str]) -> str:
+    """The template with every `{name}` replaced, or "" where one has no value."""
+    values = {
+        name: value(name).removesuffix(".amazonaws.com") for name in re.findall(r"\{([^}]+)\}", template)
+    }
+    if not all(values.values()):
+        return ""
+    return re.sub(r"\{([^}]+)\}", lambda match: values[match[1]][:MAX_TITLE_CHARS], template)
 
 
 def _technique_ids(flat: Mapping[str, str]) -> list[str]:
