@@ -24,9 +24,9 @@ TIERS = [
     {"config"},
     {"prompts", "engine", "knowledge", "guards", "audit"},
     {"ingest", "rollout"},
-    {"copilot"},
+    {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_ingest"},
+    {"cli_export", "cli_ingest"},
     {"cli"},
 ]
 WITHIN_A_TIER = {

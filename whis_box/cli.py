@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import batch, cli_ingest, show
+from whis_box import batch, cli_export, cli_ingest, show
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -230,8 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = _command(commands, "ask", _ask, "answer a question from the box's passages")
     ask.add_argument("question", nargs="?", help="the question, or - for stdin")
-    triage = _command(commands, "triage", _triage, "judge one alert (any JSON event)")
+    triage = _command(commands, "triage", _triage, "judge one alert (JSON, CEF, LEEF or syslog)")
     triage.add_argument("file", nargs="?", help="the alert's file, or - for stdin")
+    cli_export.register(triage)
     search = _command(commands, "search", _search, "find passages, without the model")
     search.add_argument("query", nargs="?", help="what to look for, or - for stdin")
     search.add_argument("--top-k", type=_positive, default=None, metavar="N", help="number of hits")

@@ -88,6 +88,9 @@ def add_derived(named: dict[str, str]) -> None:
     """Add what follows from the named fields, in place."""
     for side in ("source", "destination"):
         _split_address(named, side)
+    if address := address_of(named.get("host.name", ""))[0]:
+        named.setdefault("host.ip", address)
+        del named["host.name"]
     for name in [name for name in named if name.partition("#")[0] == "hash"]:
         _place_hash(named, name)
     for prefix in ("process", "file"):

@@ -121,10 +121,11 @@ def _named_fields(
     used: set[str] = set()
     for target, patterns in profile.fields:
         for pattern in patterns:
-            found = [path for path in paths.all(pattern) if path not in used]
+            shared, pattern = pattern.startswith("&"), pattern.removeprefix("&")
+            found = [path for path in paths.all(pattern) if shared or path not in used]
             for path in found[:MAX_REPEATS]:
                 _put(named, sources, target, flat[path], path)
-                used.add(path)
+            used.update(() if shared else found[:MAX_REPEATS])
             if found:
                 break
     if system is not None:
@@ -132,8 +133,11 @@ def _named_fields(
     if profile is GENERIC:
         _map_common(flat, named, sources, used)
     if "message" in named and profile.family in ("syslog", "wazuh"):
-        for target, text in read_message(named["message"]).items():
-            named.setdefault(target, text)
+        said = read_message(named["message"])
+        # A decoder of the product has read the message already; bare pairs of a line have not.
+        named.update(
+            said if profile.family == "syslog" else {k: v for k, v in said.items() if k not in named}
+        )
     add_derived(named)
     rest = {path: text for path, text in flat.items() if path not in used and path not in named}
     return named | rest, {target: path for target, path in sources.items() if target in named}

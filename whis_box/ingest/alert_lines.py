@@ -70,9 +70,9 @@ def read_line(text: str) -> dict[str, object] | None:
 
 
 def _header(text: str) -> dict[str, object] | None:
-    match = RFC5424.fullmatch(text) or RFC3164.fullmatch(text) or PRIORITY_ONLY.fullmatch(text)
-    if match is None:
-        match = RFC3164.fullmatch(f"{text} ")  # the header alone, in front of CEF or LEEF
+    match = RFC5424.fullmatch(text) or RFC3164.fullmatch(text)
+    match = match or RFC3164.fullmatch(f"{text} ")  # the header alone, in front of CEF or LEEF
+    match = match or PRIORITY_ONLY.fullmatch(text)
     if match is None:
         return None
     found = {name: value for name, value in match.groupdict().items() if value not in (None, "", "-")}
@@ -103,7 +103,7 @@ def _cef(text: str) -> dict[str, object] | None:
 def _extension(text: str) -> dict[str, str]:
     """`key=value key=value` where values hold spaces: a value ends where the next key begins."""
     keys = list(CEF_KEY.finditer(text))[:MAX_PAIRS]
-    ends = [key.start() for key in keys[1:]] + [len(text)]
+    ends = [*(key.start() for key in keys[1:]), *([len(text)] if keys else [])]
     found: dict[str, str] = {}
     for key, end in zip(keys, ends, strict=True):
         if text[key.start() - 1 : key.start()] != "\\":

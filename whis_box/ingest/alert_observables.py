@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from whis_box.ingest.alert_families import Alert
@@ -26,12 +26,15 @@ FIELD_OBSERVABLES: tuple[tuple[str, str, str], ...] = (
     ("process.command_line", "command_line", "process"),
     ("process.command_line.decoded", "command_line", "process"),
     ("process.original_file_name", "file_name", "process"),
+    ("process.name", "process", "process"),
     ("process.parent.executable", "process", "parent_process"),
+    ("process.parent.name", "process", "parent_process"),
     ("process.parent.command_line", "command_line", "parent_process"),
     ("target.image", "process", "target_process"),
     ("image.loaded", "file_path", "loaded_image"),
     ("image.original_file_name", "file_name", "loaded_image"),
     ("file.path", "file_path", "file"),
+    ("file.name", "file_name", "file"),
     ("registry.path", "registry_key", "registry"),
     ("service.name", "service", "service"),
     ("service.binary", "command_line", "service"),
@@ -49,11 +52,20 @@ FIELD_OBSERVABLES: tuple[tuple[str, str, str], ...] = (
     ("user", "user", "actor"),
     ("user.target", "user", "target"),
     ("group.member", "user", "target"),
+    ("user.email", "email", "actor"),
+    ("email.sender", "email", "sender"),
+    ("email.recipient", "email", "recipient"),
+    ("email.forward_to", "email", "recipient"),
     ("host.name", "host", "host"),
+    ("host.ip", "ip", "host"),
     ("source.host", "host", "source"),
     ("destination.host", "host", "destination"),
     ("cloud.account", "cloud_account", "target"),
     ("cloud.action", "cloud_action", "actor"),
+    ("cloud.resource", "cloud_resource", "target"),
+    ("container.image", "container_image", "target"),
+    ("repository.name", "repository", "target"),
+    ("application.name", "application", "target"),
     ("hash.md5", "md5", "hash"),
     ("hash.sha1", "sha1", "hash"),
     ("hash.sha256", "sha256", "hash"),
@@ -115,7 +127,8 @@ def observables(alert: Alert) -> list[Observable]:
         if not value or is_empty(value):
             continue
         key = (kind, value if kind in ("command_line", "url") else value.lower())
-        if key not in found and (role != "argument" or ("process", key[1]) not in found):
+        known = {"argument": "process", "mentioned": "user"}.get(role, "")
+        if key not in found and (known, key[1]) not in found:
             found[key] = Observable(type=kind, value=value[:MAX_VALUE_CHARS], role=role)
             if len(found) == MAX_OBSERVABLES:
                 break
@@ -125,9 +138,12 @@ def observables(alert: Alert) -> list[Observable]:
 def _candidates(alert: Alert) -> Iterator[tuple[str, str, str]]:
     fields = alert.fields
     for field, kind, role in FIELD_OBSERVABLES:
-        text = _account(alert, field) if kind == "user" else fields.get(field, "")
-        if text and not is_empty(text):
-            yield from _typed(kind, text, role)
+        if f"{field.removesuffix('.name')}.executable" in fields:
+            continue  # the path says more than the base name
+        first = _account(alert, field) if kind == "user" else fields.get(field, "")
+        for text in (first, *_more(fields, f"{field}.name" if kind == "user" else field)):
+            if text and not is_empty(text):
+                yield from _typed(kind, text, role)
     for technique_id in alert.technique_ids:
         yield "technique_id", technique_id, "rule"
     for field, role in TEXT_FIELDS:
@@ -135,9 +151,18 @@ def _candidates(alert: Alert) -> Iterator[tuple[str, str, str]]:
             yield from _scan(fields[field][:MAX_SCAN_CHARS], role, with_paths=field in PATH_FIELDS)
     scanned = FIELD_NAMES | {field for field, _ in TEXT_FIELDS}
     for field, text in fields.items():
-        if field not in scanned and "version" not in field.lower() and "agent" not in field.lower():
+        if (
+            field.partition("#")[0] not in scanned
+            and "version" not in field.lower()
+            and "agent" not in field.lower()
+        ):
             yield from _whole_value(text.strip())
             yield from _scan(text[:2000], "mentioned", with_paths=False)
+
+
+def _more(fields: Mapping[str, str], field: str) -> list[str]:
+    """Further values of a field, `file.path#2` and so on."""
+    return [fields[name] for n in range(2, 10) if (name := f"{field}#{n}") in fields]
 
 
 def _account(alert: Alert, field: str) -> str:

@@ -53,6 +53,17 @@ LINES: tuple[tuple[str, str], ...] = (
     ("cloud.error", "cloud error"),
     ("cloud.error_message", "cloud error message"),
     ("cloud.account", "cloud account"),
+    ("cloud.resource", "cloud resource"),
+    ("application.name", "application"),
+    ("resource.type", "resource type"),
+    ("resource.name", "resource"),
+    ("repository.name", "repository"),
+    ("container.image", "container image"),
+    ("email.sender", "sender"),
+    ("email.recipient", "recipient"),
+    ("email.forward_to", "forwards to"),
+    ("event.outcome", "outcome"),
+    ("event.reason", "reason"),
     ("user", "user"),
     ("user.type", "user type"),
     ("user.target", "target user"),
@@ -68,6 +79,7 @@ LINES: tuple[tuple[str, str], ...] = (
     ("source.port", "source port"),
     ("source.host", "source host"),
     ("source.domain", "source"),
+    ("source.country", "source country"),
     ("destination.ip", "destination ip"),
     ("destination.port", "destination port"),
     ("destination.domain", "destination"),
@@ -130,8 +142,9 @@ def _labelled(alert: Alert) -> Iterator[tuple[str, str]]:
             yield label, f"{domain}\\{name}" if domain and name and not is_empty(domain) else name
         elif field in fields and not _said_already(alert, field):
             yield label, _in_words(field, fields[field])
+            yield from ((label, fields[name]) for n in range(2, 5) if (name := f"{field}#{n}") in fields)
     for field, value in fields.items():
-        if field not in LINE_FIELDS and not QUIET.search(field):
+        if field.partition("#")[0] not in LINE_FIELDS and not QUIET.search(field):
             yield field.rpartition(".EventData.")[2], value
 
 

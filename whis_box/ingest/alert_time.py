@@ -13,9 +13,10 @@ from whis_box.ingest.alert_paths import Paths
 from whis_box.ingest.alert_profiles import Profile
 
 TIME_PATHS = (
-    "Event.System.TimeCreated.SystemTime", "kibana.alert.original_time", "@timestamp", "eventTime", "time_dt",
-    "time", "timestamp", "winlog.time_created", "UtcTime", "EventTime", "TimeCreated", "createdDateTime",
-    "TimeGenerated", "published", "_time", "ts", "created_at", "detected_at", "occurred_at", "date",
+    "Event.System.TimeCreated.SystemTime", "kibana.alert.original_time", "@timestamp",
+    "eventTime", "time_dt", "time", "timestamp", "winlog.time_created", "UtcTime", "EventTime",
+    "TimeCreated", "createdDateTime", "TimeGenerated", "published", "_time", "ts", "created_at",
+    "detected_at", "occurred_at", "date", "syslog.timestamp",
 )  # fmt: skip
 UTC_PATHS = frozenset({"UtcTime", "TimeGenerated"})  # documented as UTC, written without a zone
 # What CEF and LEEF write beside epoch milliseconds.

@@ -132,8 +132,8 @@ ENTRA_AUDIT = Profile(
         application.name     targetResources.serviceprincipal.displayName
                            + targetResources.application.displayName
                            + targetResources.app.displayName
-        resource.name        targetResources.*.displayName
         privilege.list       targetResources.role.displayName
+        resource.name        targetResources.*.displayName
         user_agent           additionalDetails.User-Agent additionalDetails.UserAgent
         event.outcome        result resultSignature
         event.reason         resultReason

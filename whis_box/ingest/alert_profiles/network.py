@@ -100,7 +100,7 @@ SPLUNK = Profile(
         message              rule_description description orig_raw _raw
         user.name            src_user user orig_user
         user.target.name     dest_user
-        host.name            dest_host host dvc dest_nt_host orig_host
+        host.name            dest_host dest_nt_host &dest host dvc orig_host
         source.address       src src_ip
         source.ip            src_ip
         source.port          src_port

@@ -42,7 +42,10 @@ class Profile:
 
 
 def table(text: str) -> Table:
-    """Rows of `target pattern pattern …`, continued by lines that begin with `+`; `%20` is a space."""
+    """Rows of `target pattern pattern …`, continued by lines that begin with `+`.
+
+    `%20` is a space; a pattern behind `&` may share its path with another target.
+    """
     joined = re.sub(r"\n\s*\+", " ", text)
     rows = (line.split() for line in joined.splitlines())
     return tuple((row[0], tuple(one.replace("%20", " ") for one in row[1:])) for row in rows if row)
