@@ -486,6 +486,20 @@ EVENTS: dict[str, Row] = {
             "process.command_line": "/usr/bin/vi /etc/shadow",
         },
     ),
+    "linux audit": (
+        'type=USER_LOGIN msg=audit(1772359200.125:7): pid=812 uid=0 auid=1000 op=login acct="k.odd" '
+        'exe="/usr/sbin/sshd" addr=198.51.100.98 res=failed',
+        "syslog",
+        "Linux audit: USER_LOGIN",
+        "2026-03-01T10:00:00.125000Z",
+        None,
+        {
+            "user.name": "k.odd",
+            "source.ip": "198.51.100.98",
+            "process.executable": "/usr/sbin/sshd",
+            "event.outcome": "failed",
+        },
+    ),
     "firewall pairs": (
         '<189>Mar  1 10:00:00 fg1 devname="FG" type="traffic" srcip=10.0.0.20 dstip=203.0.113.30 dstport=445 '
         'action="deny" proto=6',

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from whis_box.ingest.alert_derive import add_derived, common_name
 from whis_box.ingest.alert_flatten import flatten, is_empty, unwrap
+from whis_box.ingest.alert_meaning import action_meaning, windows_meaning
 from whis_box.ingest.alert_messages import read_message
 from whis_box.ingest.alert_names import CHANNEL_TITLES, event_name
 from whis_box.ingest.alert_paths import Paths
@@ -139,6 +140,11 @@ def _named_fields(
             said if profile.family == "syslog" else {k: v for k, v in said.items() if k not in named}
         )
     add_derived(named)
+    meaning = action_meaning(profile.family, named, flat)
+    if system is not None:
+        meaning = windows_meaning(system.channel, system.event_id)
+    if meaning:
+        named["event.meaning"] = meaning
     rest = {path: text for path, text in flat.items() if path not in used and path not in named}
     return named | rest, {target: path for target, path in sources.items() if target in named}
 

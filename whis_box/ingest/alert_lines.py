@@ -1,4 +1,4 @@
-"""Log lines: CEF, LEEF, RFC 5424 and RFC 3164 syslog, each turned into the object it would be as JSON.
+"""Log lines: CEF, LEEF, syslog (RFC 5424, RFC 3164) and Linux audit, each turned into one JSON-like object.
 
 Invariant: the line itself stays under `original`; a text that is none of these gives None, never an error.
 Source: ArcSight CEF 0/1, IBM LEEF 1.0/2.0, RFC 5424 section 6, RFC 3164 section 4.
@@ -28,6 +28,7 @@ RFC3164 = re.compile(
     re.DOTALL,
 )
 PRIORITY_ONLY = re.compile(r"<(?P<pri>\d{1,3})>(?P<message>.*)", re.DOTALL)
+AUDIT = re.compile(r"(?:node=\S+ )?type=[A-Z_]+ msg=audit\(")
 CEF = re.compile(r"CEF: ?[01]\|")
 LEEF = re.compile(r"LEEF: ?[12]\.0\|")
 CEF_HEADER = (
@@ -41,7 +42,7 @@ CEF_HEADER = (
 )
 CEF_KEY = re.compile(r"(?:^|(?<=\s))([\w.\[\]-]{1,100})=")
 CEF_LABEL = re.compile(r"((?:cs|cn|cfp|c6a|flexString|flexNumber|flexDate|deviceCustomDate)\d)Label")
-PAIR = re.compile(r"(?<![\w.])([A-Za-z][\w.-]{0,63})=(\"(?:[^\"\\]|\\.)*+\"|'[^']*'|[^\s\"',;]*)")
+PAIR = re.compile(r"(?<![\w.])([A-Za-z][\w.-]{0,63})=(\"(?:[^\"\\]|\\.)*+\"|'[^'=]*'|[^\s\"',;]*)")
 SD_ELEMENT = re.compile(r"\[([^\s\]=\"]{1,64})((?: [^\s=\]\"]{1,64}=\"(?:[^\"\\]|\\.)*+\")*+) ?\]")
 SD_PARAM = re.compile(r"([^\s=\]\"]{1,64})=\"((?:[^\"\\]|\\.)*+)\"")
 
@@ -58,6 +59,8 @@ def read_line(text: str) -> dict[str, object] | None:
             return None
         header = _header(text[:start].rstrip())
         return {**body, **({"syslog": header} if header else {}), "original": text}
+    if AUDIT.match(text):
+        return {"audit": _pairs(text.replace("\x1d", " ")), "message": text, "original": text}
     header = _header(text)
     if header is None:
         return None

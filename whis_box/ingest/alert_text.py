@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from whis_box.ingest.alert_families import Alert
 from whis_box.ingest.alert_flatten import is_empty
+from whis_box.ingest.alert_meaning import process_rights
 from whis_box.ingest.alert_names import KERBEROS_ENCRYPTION, LOGON_STATUSES, LOGON_TYPES
 
 MAX_VALUE_CHARS = 300
@@ -19,6 +20,7 @@ MAX_VALUE_CHARS = 300
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 LINES: tuple[tuple[str, str], ...] = (
+    ("event.meaning", "what happened"),
     ("event.action", "action"),
     ("event.type", "event type"),
     ("rule.name", "rule"),
@@ -162,7 +164,7 @@ def _in_words(field: str, value: str) -> str:
         "logon.status": LOGON_STATUSES,
         "kerberos.encryption": KERBEROS_ENCRYPTION,
     }
-    meaning = tables.get(field, {}).get(value.lower())
+    meaning = process_rights(value) if field == "access.mask" else tables.get(field, {}).get(value.lower())
     return f"{value} ({meaning})" if meaning else value
 
 

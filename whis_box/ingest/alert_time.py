@@ -21,6 +21,7 @@ TIME_PATHS = (
 UTC_PATHS = frozenset({"UtcTime", "TimeGenerated"})  # documented as UTC, written without a zone
 # What CEF and LEEF write beside epoch milliseconds.
 WRITTEN_FORMATS = ("%b %d %Y %H:%M:%S", "%b %d %Y %H:%M:%S.%f", "%b %d %Y %H:%M:%S %Z", "%m/%d/%Y %H:%M:%S")
+AUDIT_STAMP = re.compile(r"audit\((\d{9,12}\.\d{1,6}):\d+\)")
 # Digits of an epoch to what one second is in its unit.
 EPOCH_UNITS = ((11, 1), (14, 1_000), (17, 1_000_000), (20, 1_000_000_000))
 
@@ -34,6 +35,8 @@ def occurred_at(flat: Mapping[str, str], paths: Paths, profile: Profile) -> str 
     if path is None:
         return None
     text = "".join(c for c in flat[path] if c.isprintable()).strip()[:64]
+    if audit := AUDIT_STAMP.match(text):
+        text = audit[1]
     naive_is_utc = profile.naive_is_utc or path.rpartition(".")[2] in UTC_PATHS
     return _iso(text, naive_is_utc=naive_is_utc) or text or None
 

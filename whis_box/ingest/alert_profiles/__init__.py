@@ -12,7 +12,7 @@ from whis_box.ingest.alert_profiles.identity import (
     OKTA,
     SENTINEL,
 )
-from whis_box.ingest.alert_profiles.network import CEF, LEEF, SPLUNK, SURICATA, SYSLOG, ZEEK
+from whis_box.ingest.alert_profiles.network import AUDIT, CEF, LEEF, SPLUNK, SURICATA, SYSLOG, ZEEK
 from whis_box.ingest.alert_profiles.profile import Family, Profile
 from whis_box.ingest.alert_profiles.schemas import ECS, ECS_EVENT, ECS_FIELDS, OCSF, WAZUH
 
@@ -25,5 +25,5 @@ GENERIC = Profile("generic", marks=(), fields=ECS_FIELDS)
 PROFILES: tuple[Profile, ...] = (
     CEF, LEEF, WAZUH, ECS, OCSF, SURICATA, CLOUDTRAIL, GUARDDUTY, GCP, KUBERNETES, SENTINEL, DEFENDER_ALERT,
     DEFENDER_PROCESS, DEFENDER_EVENT, ENTRA_RISK, ENTRA_SIGN_IN, ENTRA_AUDIT, M365, OKTA, CROWDSTRIKE, ZEEK,
-    SPLUNK, GITHUB, WINDOWS, ECS_EVENT, SYSLOG,
+    SPLUNK, GITHUB, WINDOWS, ECS_EVENT, AUDIT, SYSLOG,
 )  # fmt: skip

@@ -212,6 +212,28 @@ LEEF = Profile(
     providers=("leef.device_product",),
 )
 
+# One record of the Linux audit log, as auditd writes it.
+AUDIT = Profile(
+    "syslog",
+    marks=("audit.type audit.msg original",),
+    fields=table("""
+        event.action         audit.type audit.op
+        host.name            audit.node
+        process.executable   audit.exe
+        process.name         audit.comm
+        process.pid          audit.pid
+        process.parent.pid   audit.ppid
+        user.name            audit.acct audit.AUID audit.auid audit.uid
+        source.ip            audit.addr
+        file.path            audit.name
+        event.outcome        audit.success audit.res
+        message              message
+    """),
+    titles=("Linux audit: {event.action} {process.name}", "Linux audit: {event.action}"),
+    times=("audit.msg",),
+    product="auditd",
+)
+
 SYSLOG = Profile(
     "syslog",
     marks=("syslog.host message original", "syslog.severity message original", "syslog.app message original"),
