@@ -620,6 +620,31 @@ def test_a_log_line_stays_whole_under_original() -> None:
     assert parse_event(str(line).encode(), "x")["original"] == line
 
 
+def test_an_audited_command_is_put_together_from_its_arguments() -> None:
+    line = 'type=EXECVE msg=audit(1772359200.125:8): argc=3 a0="insmod" a1="/dev/shm/x.ko" a2="q=1"'
+    assert read(line).fields["process.command_line"] == "insmod /dev/shm/x.ko q=1"
+    audit = {"type": "SYSCALL", "exe": "/usr/bin/kmod", "execve": {"a0": "insmod", "a1": "x.ko"}}
+    event = {"rule": {"level": 8, "description": "x"}, "agent": {"name": "a"}, "data": {"audit": audit}}
+    assert read(event).fields["process.command_line"] == "insmod x.ko"
+
+
+def test_what_happened_is_said_with_the_switches_that_are_on() -> None:
+    rule = [{"Name": "ForwardTo", "Value": "x@example.net"}, {"Name": "DeleteMessage", "Value": "False"}]
+    event = {
+        "Operation": "New-InboxRule",
+        "Workload": "Exchange",
+        "UserId": "u@example.org",
+        "Parameters": rule,
+    }
+    text = describe(read_alert(event))
+    assert "what happened: New Inbox Rule with Forward To" in text.splitlines()
+
+
+def test_the_rights_of_a_process_handle_are_said_in_words() -> None:
+    event = {"EventID": 10, "Channel": "Microsoft-Windows-Sysmon/Operational", "GrantedAccess": "0x1410"}
+    assert "access mask: 0x1410 (read memory)" in describe(read_alert(event)).splitlines()
+
+
 # ---------------------------------------------------------------- hostile input
 
 HOSTILE_LINES = [

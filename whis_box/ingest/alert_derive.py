@@ -8,10 +8,12 @@ from __future__ import annotations
 import ipaddress
 import ntpath
 import re
+from collections.abc import Mapping
 
 from whis_box.ingest.powershell import decoded_command
 
 ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|((?:\d{1,3}\.){3}\d{1,3})):(\d{1,5})")
+EXECVE_ARGUMENT = re.compile(r"\.execve\.a(\d{1,3})$")
 HASH_NAMES = {32: "md5", 40: "sha1", 64: "sha256"}
 # The leaf name, or the last two names joined, in lower case without "_", "-" and spaces.
 COMMON_FIELDS: dict[str, str] = {
@@ -82,6 +84,14 @@ def address_of(text: str) -> tuple[str, str]:
     except ValueError:
         return "", ""
     return address, port
+
+
+def executed_command(flat: Mapping[str, str]) -> str:
+    """The command that a Linux audit EXECVE record holds as numbered arguments, or ""."""
+    found = {int(match[1]): text for path, text in flat.items() if (match := EXECVE_ARGUMENT.search(path))}
+    if not found and flat.get("audit.type") == "EXECVE":
+        found = {int(path[7:]): text for path, text in flat.items() if re.fullmatch(r"audit\.a\d{1,3}", path)}
+    return " ".join(found[number] for number in sorted(found))
 
 
 def add_derived(named: dict[str, str]) -> None:

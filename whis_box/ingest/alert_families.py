@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
-from whis_box.ingest.alert_derive import add_derived, common_name
+from whis_box.ingest.alert_derive import add_derived, common_name, executed_command
 from whis_box.ingest.alert_flatten import flatten, is_empty, unwrap
 from whis_box.ingest.alert_meaning import action_meaning, windows_meaning
 from whis_box.ingest.alert_messages import read_message
@@ -139,6 +139,8 @@ def _named_fields(
         named.update(
             said if profile.family == "syslog" else {k: v for k, v in said.items() if k not in named}
         )
+    if command := executed_command(flat):
+        named.setdefault("process.command_line", command)
     add_derived(named)
     meaning = action_meaning(profile.family, named, flat)
     if system is not None:

@@ -72,5 +72,5 @@ def action_meaning(family: str, fields: Mapping[str, str], flat: Mapping[str, st
 
 
 def _words(name: str) -> str:
-    """`ModifySnapshotAttribute` as `Modify Snapshot Attribute`, `user.account.lock` as `user account lock`."""
+    """`ModifySnapshotAttribute` as `Modify Snapshot Attribute`, `user.lock` as `user lock`."""
     return " ".join(CALLED.sub(" ", re.sub(r"[._:/-]+", " ", name)).split())

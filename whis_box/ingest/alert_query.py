@@ -35,6 +35,8 @@ SECRET_SWITCH = re.compile(
 CMDLET = re.compile(r"\b[A-Z][a-z]+-[A-Z][A-Za-z]+\b")
 API_NAME = re.compile(r"\b(?:[A-Z][a-z0-9]+){2,6}[AW]?\b")
 WORD = re.compile(r"[A-Za-z0-9_$%.:/\\*@=~-]+")
+# A forwarder's title that names the kind of record instead of a rule.
+RECORD_TITLE = re.compile(r"(?i)\bevent (?:id )?1\b.*process creat|^process creat")
 CALLED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 # Folder names that say something about a dropped or started file.
@@ -116,11 +118,11 @@ def _without(private_words: set[str], word: str) -> str:
 
 def _phrases(alert: Alert) -> Iterator[str]:
     fields = {name: text for name, text in alert.fields.items() if not is_empty(text)}
-    if alert.family not in ("windows", "sysmon"):
+    if alert.family not in ("windows", "sysmon") and not RECORD_TITLE.search(alert.title):
         yield alert.title
     yield " ".join(alert.technique_ids)
     yield from _process_phrases(fields)
-    if alert.family in ("windows", "sysmon"):
+    if alert.family in ("windows", "sysmon") and not _command_says_more(alert):
         yield _headline(alert)
     yield " ".join(_registry_words(fields))
     yield from _object_phrases(fields)
@@ -131,7 +133,12 @@ def _phrases(alert: Alert) -> Iterator[str]:
             yield f"{label} {fields[name][:200]}"
     yield " ".join(_script_words(fields.get("script_block.text", "")))
     if alert.family not in ("windows", "sysmon", "cloudtrail") and "message" in fields:
-        yield " ".join(fields["message"][:400].split()[:20])
+        yield " ".join([word for word in fields["message"][:400].split() if "=" not in word][:20])
+
+
+def _command_says_more(alert: Alert) -> bool:
+    """A process creation with its command: the kind of record would only find the page about the record."""
+    return alert.event_id in ("1", "4688") and "process.command_line" in alert.fields
 
 
 def _headline(alert: Alert) -> str:
@@ -150,7 +157,7 @@ def _process_phrases(fields: dict[str, str]) -> Iterator[str]:
     yield " ".join(_command_words(fields.get("process.command_line", ""), _stem(executable)))
     yield " ".join(_script_words(fields.get("process.command_line.decoded", "")))
     yield " ".join(_folders(fields.get("process.executable", "")))
-    if parent and _stem(parent) not in ("explorer", _stem(executable)):
+    if parent and _stem(parent) not in ("explorer", "cmd", _stem(executable)):
         yield f"parent {ntpath.basename(parent)}"
     for name in ("target.image", "image.loaded"):
         yield ntpath.basename(fields.get(name, ""))
