@@ -130,7 +130,10 @@ def _named_fields(
             if found:
                 break
     if system is not None:
+        known, told = set(named), set(used)
         map_windows(flat, system, named, used)
+        came_from = {flat[path].strip(): path for path in flat if path in used - told}
+        sources |= {t: came_from[x] for t, x in named.items() if t not in known and x in came_from}
     if profile is GENERIC:
         _map_common(flat, named, sources, used)
     if "message" in named and profile.family in ("syslog", "wazuh"):
