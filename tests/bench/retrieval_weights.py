@@ -2,10 +2,11 @@
 
     python -m tests.bench.retrieval_weights --corpora DIR [--embedder DIR]
 
-Listwise softmax loss over the candidates of each development question (Source: ListNet, Cao et al. 2007, with
-the right passages as the target), weights not below zero. One set is fitted for texts that ask, on the
-guide's development questions, and one for texts that tell, on the development parts of ATT&CK procedures,
-Sigma rules and Atomic tests, each set counting the same. Both are printed with what they give left out.
+Listwise softmax loss over the candidates of each development question (Source: ListNet, Cao et al.
+2007, with the right passages as the target), weights not below zero, and that of named identifiers not
+below 30. One set is fitted for texts that ask, on the guide's development questions, and one for texts
+that tell, on the development parts of ATT&CK procedures, Sigma rules and Atomic tests, each set
+counting the same. Both are printed with what they give left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.store import fetch, placeholders
 
 PENALTY = 1e-3
+PINNED = 30.0  # least weight of the identifier list: who names an id wants what is about it
 FOLDS = 5
 KS = (1, 5, 10)
 
@@ -137,7 +139,7 @@ def fit(sets: dict[str, list[Example]]) -> fusion.Values:
         np.ones(len(scale)),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0.0, None)] * len(scale),
+        bounds=[(PINNED * scale[0], None)] + [(0.0, None)] * (len(scale) - 1),
     )
     weights: fusion.Values = solved.x / scale
     return weights
