@@ -47,7 +47,7 @@ MAX_ADAPTER_BYTES = 2 * 1024**3
 _WEIGHT = re.compile(
     r"^base_model\.model\.(?:model\.)?layers\.(\d+)\.([a-z_.]+)\.lora_([AB])(?:\.default)?\.weight$"
 )
-# PEFT settings that change what is computed and have no place in a GGUF adapter; each with its harmless values.
+# PEFT settings that have no place in a GGUF adapter, each with its harmless values.
 _REFUSED: dict[str, tuple[Any, ...]] = {
     "use_dora": (False, None),
     "modules_to_save": (None, []),
@@ -308,7 +308,9 @@ def _write(
 ) -> None:
     largest = max(float(np.abs(one).max()) for one in tensors.values())
     if not math.isfinite(largest) or (outtype == "f16" and largest > F16_MAX):
-        raise InputError(f"the adapter's largest weight is {largest}; f16 ends at {F16_MAX}, use --outtype f32")
+        raise InputError(
+            f"the adapter's largest weight is {largest}; f16 ends at {F16_MAX}, use --outtype f32"
+        )
     kind = np.float16 if outtype == "f16" else np.float32
     with written_beside(out) as beside:
         writer = GGUFWriter(beside, architecture)

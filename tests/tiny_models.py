@@ -99,9 +99,7 @@ def save_folder(model: Any, folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>").save_pretrained(folder)
 
 
-def libllama_logits(
-    base: Path, adapter: Path | None, prompts: list[list[int]]
-) -> NDArray[np.float32]:
+def libllama_logits(base: Path, adapter: Path | None, prompts: list[list[int]]) -> NDArray[np.float32]:
     """Logits behind the last token of each prompt, (n, V), from libllama."""
     binding = native.load()
     usable = [

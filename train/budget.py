@@ -79,7 +79,7 @@ class Plan:
         return n_tokens * self.flops_per_token / (SHARE_OF_PEAK * self.peak_flops)
 
     def start_measuring(self) -> None:
-        """Called when weights, adapter and optimizer's copies exist: what was there before is not the run's."""
+        """Called when weights and adapter exist: what else was there is not the run's."""
         held = self.components["weights"] + self.components["adapter"]
         reset_peak(self.device)
         self.start_bytes = 0 if self.device == "cuda" else resident_bytes() - held
@@ -121,8 +121,8 @@ def plan(model_config: Any, config: TrainConfig, device: str, dtype: torch.dtype
             return one
     listed = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in plans[-1].components.items())
     raise InputError(
-        f"the run needs {plans[-1].predicted / 2**20:.0f} MiB on {device} and {available / 2**20:.0f} MiB may "
-        f"be used ({listed}); lower optimizer.row_tokens or adapter.r, or take a smaller base"
+        f"the run needs {plans[-1].predicted / 2**20:.0f} MiB on {device} and {available / 2**20:.0f} MiB "
+        f"may be used ({listed}); lower optimizer.row_tokens or adapter.r, or take a smaller base"
     )
 
 

@@ -52,7 +52,7 @@ class Canary:
 
 
 def make_canaries(section: CanarySection) -> list[Canary]:
-    """per_stratum canaries for each number of insertions; 0 insertions make a control that is never planted."""
+    """per_stratum canaries for each number of insertions, in that order."""
     rng = random.Random(f"canary/{section.seed}")
     wanted = [count for count in section.insertions for _ in range(section.per_stratum)]
     return [Canary(number, count, random_secret(rng)) for number, count in enumerate(wanted)]

@@ -42,7 +42,9 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None
         with written_beside(path) as beside:
             save_file(plain, beside, metadata={"state": json.dumps(state)})
     except SafetensorError as cause:
-        raise StorageError(f"{path}: cannot write: {cause}; free some space and run the command again") from None
+        raise StorageError(
+            f"{path}: cannot write: {cause}; free some space and run the command again"
+        ) from None
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -193,9 +193,11 @@ def make_lineage(
     plan: budget.Plan,
 ) -> dict[str, Any]:
     """What the adapter comes from; `run` is a digest of everything that shapes its weights."""
-    shaping = config.model_dump(
-        mode="json", include={"adapter", "optimizer", "validation", "canaries"}
-    ) | {"dtype": plan.dtype, "device": plan.device, "loss_chunk": config.runtime.loss_chunk}
+    shaping = config.model_dump(mode="json", include={"adapter", "optimizer", "validation", "canaries"}) | {
+        "dtype": plan.dtype,
+        "device": plan.device,
+        "loss_chunk": config.runtime.loss_chunk,
+    }
     facts = {
         "base_sha256": base.sha256,
         "dataset": f"{manifest['name']}/{manifest['version']}",
@@ -346,7 +348,9 @@ class Run:
         look = {"val_loss": loss_sum / n_tokens, "val_exact": right / n}
         state = self.state
         state.curve[-1].update(look)
-        self.say(f"step {state.step}: validation loss {look['val_loss']:.4f}, {look['val_exact']:.3f} wholly right")
+        self.say(
+            f"step {state.step}: validation loss {look['val_loss']:.4f}, {look['val_exact']:.3f} wholly right"
+        )
         self.tracker.metrics(look, state.step)
         if look["val_loss"] < state.best_loss:
             state.best_loss, state.looks_without_gain = look["val_loss"], 0
@@ -393,7 +397,7 @@ class Run:
         best, best_state = checkpoint.read(self.best_path)
         self.master.restore(best)
         self.model.peft_config["default"].base_model_name_or_path = self.config.base.path.name
-        self.model.float().save_pretrained(self.folder / "adapter")
+        self.model.float().save_pretrained(self.folder / "adapter", save_embedding_layers=False)
         figures |= {"best_step": best_state["step"], "best_val_exact": best_state["val_exact"]}
         self.write("curve.ndjson", "".join(json.dumps(one) + "\n" for one in self.state.curve))
         self.write("lineage.json", json.dumps(self.lineage | figures, indent=1) + "\n")

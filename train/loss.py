@@ -20,7 +20,8 @@ def answer_loss(hidden: Tensor, head: Any, targets: Tensor, chunk: int) -> Tenso
     Source: the chunked cross-entropy of torchtune (CEWithChunkedOutputLoss), with recomputation.
     """
     parts = [
-        checkpoint(_chunk_loss, rows, head, wanted, use_reentrant=False) if hidden.requires_grad
+        checkpoint(_chunk_loss, rows, head, wanted, use_reentrant=False)
+        if hidden.requires_grad
         else _chunk_loss(rows, head, wanted)
         for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]

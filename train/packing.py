@@ -45,7 +45,7 @@ class Row:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Bins of indices with at most `capacity` together: longest first, each into the fullest bin that takes it.
+    """Bins of indices of at most `capacity` together: longest first, each into the fullest bin with room.
 
     Source: best-fit decreasing, Johnson 1973; as packing in Ding et al. 2024, "Fewer Truncations Improve
     Language Modeling".
@@ -125,7 +125,9 @@ def _attend(
     grouped = query.shape[1] != key.shape[1]
     lengths = list(segment_lengths or (query.shape[2],))
     parts = [
-        scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
         for q, k, v in zip(
             query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True
         )

@@ -56,7 +56,9 @@ def check_dataset(section: DatasetSection) -> dict[str, Any]:
     for name, wanted in manifest["files"].items():
         actual = file_sha256(folder / name, REMEDY)
         if actual != wanted:
-            raise VerificationError(f"{folder / name}: sha256 is {actual}, the manifest says {wanted}; {REMEDY}")
+            raise VerificationError(
+                f"{folder / name}: sha256 is {actual}, the manifest says {wanted}; {REMEDY}"
+            )
     _check_permission(section)
     return manifest
 
