@@ -67,6 +67,6 @@ def _api() -> Any:
 def _out_of_reach(entry: ModelEntry, source: HubSource, cause: OSError) -> NotReadyError:
     return NotReadyError(
         f"{entry.name}: {source.id} cannot be fetched ({type(cause).__name__}: {str(cause)[:200]}); this "
-        "needs a connected build host, and a token in HF_TOKEN for gated models; or copy the files there yourself "
-        "and give the entry a folder source"
+        "needs a connected build host, and a token in HF_TOKEN for gated models; or copy the files there "
+        "yourself and give the entry a folder source"
     )

@@ -276,6 +276,10 @@ def test_a_tokenizer_without_the_chat_markers_is_refused(tmp_path: Path, worksho
     base = training_run.write_base(tmp_path / "base")
     path = base / "tokenizer.json"
     path.write_text(path.read_text().replace("<|im_end|>", "<|other|>"))
+    with pytest.raises(VerificationError, match="outside the 259 rows"):
+        run(workshop, "tokenizer", base={"path": str(base)})
+    path = base / "tokenizer_config.json"
+    path.write_text(path.read_text().replace("<|im_end|>", "<|other|>"))
     with pytest.raises(VerificationError, match="im_end"):
         run(workshop, "tokenizer", base={"path": str(base)})
 

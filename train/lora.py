@@ -34,6 +34,7 @@ from train import budget, checkpoint
 from train.base import Base, load_base
 from train.canaries import plant
 from train.config import AdapterSection, TrainConfig
+from train.kernels import use_adapted
 from train.loss import answer_loss, predictions
 from train.optimizer import MasterWeights, learning_rate_at
 from train.packing import Row, pack, use_segments
@@ -166,6 +167,7 @@ def with_adapter(base: Base, section: AdapterSection, seed: int, dtype: torch.dt
 def prepare(model: Any, plan: budget.Plan) -> None:
     """Attention within samples, activation checkpointing and compilation as planned."""
     core = model.get_base_model()
+    use_adapted(model)
     if plan.device == "cpu":
         use_segments(core)
     if plan.gradient_checkpointing:

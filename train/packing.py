@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+from train.kernels import attend
 from train.samples import Sample
 
 SEGMENTS = "whis_segments"
@@ -122,14 +122,7 @@ def _attend(
     segment_lengths: Sequence[int] = (),
     **_: Any,
 ) -> tuple[Tensor, None]:
-    grouped = query.shape[1] != key.shape[1]
-    lengths = list(segment_lengths or (query.shape[2],))
-    parts = [
-        scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
-        )
-        for q, k, v in zip(
-            query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True
-        )
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None  # (1, T, H, D)
+    lengths = segment_lengths or (query.shape[2],)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    output = attend(query[0], key[0], value[0], scale, lengths)  # (H, T, D)
+    return output.transpose(0, 1).unsqueeze(0), None  # (1, T, H, D)
