@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from train.config import AdapterSection, RuntimeSection, TrainConfig
+from train.packing import Row
 from whis_box.engine.cpu import cpu_model
 from whis_box.errors import InputError, NotReadyError
 
@@ -94,7 +96,9 @@ class Plan:
         }
 
 
-def plan(model_config: Any, config: TrainConfig, device: str, dtype: torch.dtype) -> Plan:
+def plan(
+    model_config: Any, config: TrainConfig, device: str, dtype: torch.dtype, rows: Sequence[Row]
+) -> Plan:
     """Choose recomputation and refuse what cannot fit.
 
     Raises: InputError with every component when nothing fits.
@@ -109,7 +113,7 @@ def plan(model_config: Any, config: TrainConfig, device: str, dtype: torch.dtype
             gradient_checkpointing=recompute,
             compile=runtime.compile == "always" or (runtime.compile == "auto" and device == "cuda"),
             loss_chunk=runtime.loss_chunk,
-            components=components(model_config, config, dtype.itemsize, recompute),
+            components=components(model_config, config, dtype.itemsize, recompute, Largest.of(rows)),
             flops_per_token=4.0 * n_matmul_parameters(model_config),
             peak_flops=peak_flops(device, dtype),
             available=available,
@@ -126,23 +130,28 @@ def plan(model_config: Any, config: TrainConfig, device: str, dtype: torch.dtype
     )
 
 
-def components(model_config: Any, config: TrainConfig, itemsize: int, recompute: bool) -> dict[str, int]:
-    """Bytes by component while a row is trained on.
+def components(
+    model_config: Any, config: TrainConfig, itemsize: int, recompute: bool, largest: Largest
+) -> dict[str, int]:
+    """Bytes by component while the largest row is trained on.
 
-    Source: the parts of LLaMA's decoder layer kept for the backward pass, counted as in fitcheck-llm 0.2
-    (12H + 3Q + KV + 3F values per token and layer), plus what an adapter's bypass keeps.
+    Activations are what the backward pass of our own kernels keeps of a decoder layer, counted tensor by
+    tensor; tests compare the sum with the measured peak.
     """
     shape = _shape(model_config)
-    tokens, chunk = config.optimizer.row_tokens, config.runtime.loss_chunk
     n_adapter = n_adapter_parameters(model_config, config.adapter)
     n_weights = n_matmul_parameters(model_config) + shape["V"] * shape["H"] * (1 if shape["tied"] else 2)
-    per_layer = itemsize * tokens * (12 * shape["H"] + 3 * shape["Q"] + shape["KV"] + 3 * shape["F"])
-    if config.adapter.lora_dropout > 0:  # the dropped input and its mask, for each target
-        per_layer += (itemsize + 1) * tokens * sum(a for a, _ in _targets(shape, config.adapter).values())
+    # Both norms in float32 and their outputs; q, k, v, what was attended; gate, its silu, up, the product.
+    per_token = 2 * 4 * shape["H"] + itemsize * (
+        2 * shape["H"] + 2 * shape["Q"] + 2 * shape["KV"] + 4 * shape["F"]
+    )
+    per_token += itemsize * config.adapter.r * len(config.adapter.target_modules) * 2  # inner and its mask
+    attention = itemsize * shape["heads"] * largest.squares
+    per_layer = largest.tokens * per_token + attention
     layers = shape["L"] * per_layer
     if recompute:
-        layers = per_layer + shape["L"] * itemsize * tokens * shape["H"]
-    answers = min(chunk, tokens)
+        layers = per_layer + shape["L"] * itemsize * largest.tokens * shape["H"]
+    answers = min(config.runtime.loss_chunk, largest.answers)
     return {
         "weights": n_weights * itemsize,
         "adapter": n_adapter * (itemsize + 4),
@@ -151,6 +160,25 @@ def components(model_config: Any, config: TrainConfig, itemsize: int, recompute:
         "activations": layers,
         "logits": int(3.5 * 4 * answers * shape["V"]),
     }
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The most that any packed row asks for."""
+
+    tokens: int
+    squares: int
+    """Sum of the squared lengths of a row's samples: what attention keeps for each head."""
+    answers: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Largest:
+        """Over these rows."""
+        return cls(
+            max(row.n_tokens for row in rows),
+            max(sum(n * n for n in row.lengths) for row in rows),
+            max(row.n_answer_tokens for row in rows),
+        )
 
 
 def n_matmul_parameters(model_config: Any) -> int:
@@ -189,6 +217,7 @@ def _shape(model_config: Any) -> dict[str, int]:
         "KV": model_config.num_key_value_heads * head,
         "F": model_config.intermediate_size,
         "L": model_config.num_hidden_layers,
+        "heads": model_config.num_attention_heads,
         "V": model_config.vocab_size,
         "tied": int(model_config.tie_word_embeddings),
     }

@@ -99,12 +99,13 @@ def train(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     held_out = pack(to_samples(validation, base.tokenize, limit), row_tokens, random.Random(seed))
 
     # What is trained, and whether it fits.
-    plan = budget.plan(base.model.config, config, device, dtype)
+    rows = pack(samples, row_tokens, random.Random(f"{seed}/0"))
+    plan = budget.plan(base.model.config, config, device, dtype, rows)
     report_plan(plan, samples, config)
     model = with_adapter(base, config.adapter, seed, dtype).to(device)
     prepare(model, plan)
     master = MasterWeights(model, config.optimizer)
-    n_steps = count_steps(samples, config)
+    n_steps = count_steps(len(rows), config)
     lineage = make_lineage(config, base, manifest, samples, n_steps, plan)
     folder = config.out / config.adapter.name / config.adapter.version
 
@@ -178,10 +179,9 @@ def prepare(model: Any, plan: budget.Plan) -> None:
             layer.compile(dynamic=True)
 
 
-def count_steps(samples: Sequence[Sample], config: TrainConfig) -> int:
+def count_steps(n_rows: int, config: TrainConfig) -> int:
     """Steps of the whole run; the rows of the first epoch stand for all."""
     section = config.optimizer
-    n_rows = len(pack(samples, section.row_tokens, random.Random(f"{section.seed}/0")))
     n_steps = max(1, round(section.epochs * n_rows / section.rows_per_step))
     return min(n_steps, section.max_steps or n_steps)
 

@@ -44,7 +44,8 @@ def main() -> None:
     base = load_base(config.base, dtype)
     examples = random.Random(3).sample(read_examples(config.dataset.path / "train.ndjson"), 80)
     samples = to_samples(examples, base.tokenize, config.optimizer.row_tokens)
-    plan = budget.plan(base.model.config, config, device, dtype)
+    rows = pack(samples, config.optimizer.row_tokens, random.Random(0))
+    plan = budget.plan(base.model.config, config, device, dtype, rows)
     ours, plain = Ours(config, plan, samples, dtype), Plain(config, plan, samples, dtype)
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     for turn in range(options.steps + 1):
