@@ -2,8 +2,8 @@
 
     python -m tests.bench.quants SOURCE.gguf [--imatrix FILE] [--tokens 8192]
 
-The text is the field guide of data/raw. Source of the measure: llama.cpp, tools/perplexity (the second half of
-each window counts). Speed is measured in turns, so that what else the machine does falls on all.
+The text is the field guide of data/raw. Source of the measure: llama.cpp, tools/perplexity (the second half
+of each window counts). Speed is measured in turns, so that what else the machine does falls on all.
 """
 
 from __future__ import annotations
