@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from train.kernels import adapted, attend
+from tests.tiny_models import tiny_model
+from train.kernels import adapted, attend, normed, use_normed
 
 LENGTHS = (5, 1, 9)
 
@@ -60,3 +61,29 @@ def test_dropout_keeps_the_mean_and_its_gradient_is_that_of_what_was_kept() -> N
     # The adapter's part is linear in b, so its derivative along b is the part itself.
     [d_b] = torch.autograd.grad(dropped.sum(), b)
     assert float((d_b * b).sum().detach()) == pytest.approx(float((dropped - x @ weight.T).sum().detach()))
+
+
+def assert_same(ours: torch.Tensor, plain: torch.Tensor, inputs: list[torch.Tensor]) -> None:
+    """Values and the gradients of `inputs` agree."""
+    assert torch.allclose(ours, plain)
+    above = torch.randn_like(plain)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, inputs, above), torch.autograd.grad(plain, inputs, above), strict=True
+    ):
+        assert torch.allclose(mine, theirs)
+
+
+def test_a_norm_divides_by_the_root_mean_square() -> None:
+    x, weight = leaves((600, 5), (5,))
+    plain = torch.nn.functional.rms_norm(x, (5,), weight.detach(), 1e-5)
+    assert_same(normed(x, weight.detach(), 1e-5), plain, [x])
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("llama", 5), ("qwen3", 9), ("gemma", 0)])
+def test_a_model_with_these_norms_gives_the_same_logits(kind: str, expected: int) -> None:
+    model = tiny_model(kind)
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        assert use_normed(model) == expected
+        assert torch.allclose(model(ids).logits, before, atol=1e-5)

@@ -141,10 +141,8 @@ def components(
     shape = _shape(model_config)
     n_adapter = n_adapter_parameters(model_config, config.adapter)
     n_weights = n_matmul_parameters(model_config) + shape["V"] * shape["H"] * (1 if shape["tied"] else 2)
-    # Both norms in float32 and their outputs; q, k, v, what was attended; gate, its silu, up, the product.
-    per_token = 2 * 4 * shape["H"] + itemsize * (
-        2 * shape["H"] + 2 * shape["Q"] + 2 * shape["KV"] + 4 * shape["F"]
-    )
+    # What both norms read and write; q, k, v and what was attended; gate, its silu, up and the product.
+    per_token = itemsize * (4 * shape["H"] + 2 * shape["Q"] + 2 * shape["KV"] + 4 * shape["F"])
     per_token += itemsize * config.adapter.r * len(config.adapter.target_modules) * 2  # inner and its mask
     attention = itemsize * shape["heads"] * largest.squares
     per_layer = largest.tokens * per_token + attention

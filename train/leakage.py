@@ -189,7 +189,7 @@ def _scores(model: Any, prefix: Sequence[int], candidates: torch.Tensor) -> NDAr
     core = model.get_base_model()
     first = core(input_ids=torch.tensor([prefix]), past_key_values=DynamicCache(), use_cache=True)
     sums = []
-    for rows in candidates.split(BATCH):
+    for rows in torch.split(candidates, BATCH):
         cache = copy.deepcopy(first.past_key_values)
         cache.batch_repeat_interleave(len(rows))
         logits = core(input_ids=rows[:, :-1], past_key_values=cache, use_cache=True).logits

@@ -34,7 +34,7 @@ from train import budget, checkpoint
 from train.base import Base, load_base
 from train.canaries import plant
 from train.config import AdapterSection, TrainConfig
-from train.kernels import use_adapted
+from train.kernels import use_adapted, use_normed
 from train.loss import answer_loss, predictions
 from train.optimizer import MasterWeights, learning_rate_at
 from train.packing import Row, pack, use_segments
@@ -171,6 +171,7 @@ def prepare(model: Any, plan: budget.Plan) -> None:
     use_adapted(model)
     if plan.device == "cpu":
         use_segments(core)
+        use_normed(core)
     if plan.gradient_checkpointing:
         core.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         core.enable_input_require_grads()

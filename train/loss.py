@@ -23,7 +23,7 @@ def answer_loss(hidden: Tensor, head: Any, targets: Tensor, chunk: int) -> Tenso
         checkpoint(_chunk_loss, rows, head, wanted, use_reentrant=False)
         if hidden.requires_grad
         else _chunk_loss(rows, head, wanted)
-        for rows, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        for rows, wanted in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     ]
     return torch.cat(parts)
 
@@ -36,4 +36,4 @@ def _chunk_loss(rows: Tensor, head: Any, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def predictions(hidden: Tensor, head: Any, chunk: int) -> Tensor:
     """The likeliest token of each row, (A,)."""
-    return torch.cat([head(rows).argmax(dim=-1) for rows in hidden.split(chunk)])
+    return torch.cat([head(rows).argmax(dim=-1) for rows in torch.split(hidden, chunk)])

@@ -55,7 +55,7 @@ class MasterWeights:
             flat = torch.cat([master.grad.flatten() for master in self._masters])  # type: ignore[union-attr]
             dist.all_reduce(flat)
             for master, part in zip(
-                self._masters, flat.split([m.numel() for m in self._masters]), strict=True
+                self._masters, torch.split(flat, [m.numel() for m in self._masters]), strict=True
             ):
                 master.grad = part.view_as(master)
         norm = torch.nn.utils.clip_grad_norm_(self._masters, self._section.max_grad_norm)
