@@ -152,7 +152,7 @@ def with_adapter(base: Base, section: AdapterSection, seed: int, dtype: torch.dt
     torch.manual_seed(seed)
     lora = LoraConfig(
         r=section.r,
-        lora_alpha=section.lora_alpha,  # type: ignore[arg-type]  # annotated int, any number works
+        lora_alpha=section.lora_alpha,
         lora_dropout=section.lora_dropout,
         use_rslora=section.use_rslora,
         target_modules=list(section.target_modules),
@@ -312,7 +312,7 @@ class Run:
             loss = answer_loss(
                 self.hidden(row), self.core.lm_head, row.targets.to(self.plan.device), self.plan.loss_chunk
             ).sum()
-            (loss / n_answers).backward()
+            (loss / n_answers).backward()  # type: ignore[no-untyped-call]
             self.master.accumulate()
             total += loss.detach().cpu()
         mean = float(self.processes.sum(total)) / n_answers
