@@ -20,7 +20,7 @@ from train.config import TARGETS
 from whis_box.errors import ConfigError, InputError, VerificationError
 
 MAX_DIFFERENCE = 2e-2
-N_PROMPTS = 40
+N_PROMPTS = 200
 
 
 def trained(kind: str, folder: Path, seed: int = 0, **settings: Any) -> tuple[Any, Path, Path]:

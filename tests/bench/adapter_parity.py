@@ -1,0 +1,48 @@
+"""Converted adapters on tiny random models: libllama against PEFT, on f16, q8_0 and q4_0 bases.
+
+    python -m tests.bench.adapter_parity
+
+Reference: PEFT in float32 on the f16 weights. Limits of the f16 rows: 2e-2, agreement 1.0.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from convert import lora
+from convert.base import quantize
+from tests.test_convert_lora import prompts, reference_logits, trained
+from tests.tiny_models import KINDS, libllama_logits
+from whis_box.engine.cpu import cpu_model
+from whis_box.paths import source_commit
+
+
+def main() -> None:
+    """Print one line for each architecture and type of base."""
+    wanted = prompts(1)
+    print(f"{cpu_model()} · commit {source_commit()[:12]} · {len(wanted)} prompts")
+    print("model    base  max |difference|  top-1 agreement  adapter moves logits by")
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            adapted, base, saved = trained(kind, folder)
+            lora.convert(saved, base, folder / "adapter.gguf", "f32")
+            theirs = reference_logits(adapted, wanted)
+            bases = {"f16": base, "q8_0": folder / "q8.gguf", "q4_0": folder / "q4.gguf"}
+            quantize(base, bases["q8_0"], "Q8_0")
+            quantize(base, bases["q4_0"], "Q4_0")
+            for name, path in bases.items():
+                ours = libllama_logits(path, folder / "adapter.gguf", wanted)
+                moved = np.abs(libllama_logits(path, None, wanted) - ours).max()
+                agree = (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
+                print(
+                    f"{kind:<8} {name:<5} {np.abs(ours - theirs).max():>16.5f}  {agree:>15.3f}  {moved:>10.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
