@@ -36,10 +36,11 @@ def main() -> None:
             quantize(base, bases["q4_0"], "Q4_0")
             for name, path in bases.items():
                 ours = libllama_logits(path, folder / "adapter.gguf", wanted)
+                worst = np.abs(ours - theirs).max()
                 moved = np.abs(libllama_logits(path, None, wanted) - ours).max()
                 agree = (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
                 print(
-                    f"{kind:<8} {name:<5} {np.abs(ours - theirs).max():>16.5f}  {agree:>15.3f}  {moved:>10.3f}",
+                    f"{kind:<8} {name:<5} {worst:>16.5f}  {agree:>15.3f}  {moved:>10.3f}",
                     flush=True,
                 )
 
