@@ -56,7 +56,11 @@ def assert_same_logits(adapted: Any, base: Path, saved: Path, out: Path) -> None
     without = libllama_logits(base, None, wanted)
     assert np.abs(without - theirs).max() > 0.2, "the adapter changes nothing, so this shows nothing"
     assert np.abs(ours - theirs).max() <= MAX_DIFFERENCE
-    assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
+    # Random logits are often closer to each other than f16 activations can tell; those are ties.
+    best, second = np.sort(theirs, axis=1)[:, [-1, -2]].T
+    clear = best - second > 2 * MAX_DIFFERENCE
+    assert clear.mean() > 0.8
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1))[clear].all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -46,8 +46,8 @@ def tiny_model(kind: str, seed: int = 0, n_vocab: int = N_VOCAB) -> Any:
     return model
 
 
-def write_gguf(model: Any, path: Path) -> None:
-    """The model as a GGUF with f16 matrices and no vocabulary."""
+def write_gguf(model: Any, path: Path, matrices: type = np.float16) -> None:
+    """The model as a GGUF without a vocabulary; f16 holds its matrices exactly."""
     config = model.config
     architecture = "llama" if config.model_type == "mistral" else config.model_type
     writer = gguf.GGUFWriter(path, architecture)
@@ -74,7 +74,7 @@ def write_gguf(model: Any, path: Path) -> None:
             values = values.reshape(heads, 2, -1, values.shape[1]).swapaxes(1, 2).reshape(values.shape)
         if architecture == "gemma" and name.endswith("norm.weight"):
             values = values + 1
-        kind = np.float16 if values.ndim == 2 else np.float32
+        kind = matrices if values.ndim == 2 else np.float32
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         writer.add_tensor(target, np.ascontiguousarray(values, dtype=kind))
     writer.write_header_to_file()
