@@ -1,6 +1,7 @@
 """Get the models of models.lock.yaml onto the build host, and verify every file.
 
     python -m convert.fetch [NAME ...]        the default base and embedder when no name is given
+    python -m convert.fetch NAME --pin        print a hub model's revision and hashes, to be put into the lock
 
 Invariant: a file appears in build/models/<name>/ only with the hash the lock names; a verified one is not
 fetched again.
@@ -18,9 +19,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from convert.lock import FolderSource, ModelEntry, ModelFile, WheelSource, read_lock
+from convert import hub
+from convert.lock import FolderSource, HubSource, ModelEntry, ModelFile, WheelSource, read_lock
 from convert.products import BUILD_DIR
-from whis_box.errors import NotReadyError, VerificationError, WhisError, storage_error
+from whis_box.errors import InputError, NotReadyError, VerificationError, WhisError, storage_error
 from whis_box.paths import file_sha256, written_beside
 
 REPOSITORY = BUILD_DIR.parent
@@ -32,9 +34,20 @@ def main() -> int:
     """Fetch and verify; one line per file on stdout."""
     parser = argparse.ArgumentParser(description="fetch and verify models")
     parser.add_argument("names", nargs="*", help="models of configs/models.lock.yaml")
-    names = parser.parse_args().names
+    parser.add_argument("--pin", action="store_true", help="print what pins a hub model; fetch nothing")
+    options = parser.parse_args()
+    names = options.names
     try:
         lock = read_lock()
+        if options.pin:
+            for name in names:
+                source = lock.entry(name).source
+                if not isinstance(source, HubSource):
+                    raise InputError(
+                        f"{name}: its source is a {source.kind}, only a hub model is pinned this way"
+                    )
+                print(hub.pin(lock.entry(name), source))
+            return 0
         for name in names or (lock.default_base, lock.default_embedder):
             for path in fetch(lock.entry(name)):
                 print(f"{path} {file_sha256(path)}")
@@ -54,6 +67,11 @@ def fetch(entry: ModelEntry) -> list[Path]:
 
     Raises: VerificationError on a wrong hash; NotReadyError if the source is out of reach; StorageError.
     """
+    if not entry.files or (isinstance(entry.source, HubSource) and entry.source.revision is None):
+        raise NotReadyError(
+            f"{entry.name}: not pinned yet; run `python -m convert.fetch {entry.name} --pin` on a connected "
+            "host, compare with the publisher, and put the lines into configs/models.lock.yaml"
+        )
     folder = model_dir(entry.name)
     paths = [folder / wanted.name for wanted in entry.files]
     if all(
@@ -70,10 +88,8 @@ def fetch(entry: ModelEntry) -> list[Path]:
         for wanted in entry.files:
             copy(REPOSITORY / entry.source.path / wanted.member, wanted, folder / wanted.name)
     else:
-        raise NotReadyError(
-            f"{entry.name}: fetching from a hub is not built in; download {entry.source.id} at revision "
-            f"{entry.source.revision} yourself and give it as a folder source"
-        )
+        for wanted in entry.files:
+            copy(hub.download(entry, entry.source, wanted), wanted, folder / wanted.name)
     return paths
 
 

@@ -37,7 +37,10 @@ class HubSource(Section):
 
     kind: Literal["hub"]
     id: str
-    revision: str
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    """A commit; None until `python -m convert.fetch NAME --pin` has been reviewed."""
+    patterns: list[str] = ["config.json", "generation_config.json", "tokenizer*", "*.safetensors"]
+    """What to take when the model is pinned."""
 
 
 class ModelFile(Section):
@@ -60,12 +63,21 @@ class ModelEntry(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     role: Literal["base", "embedder"]
     source: Annotated[WheelSource | FolderSource | HubSource, Field(discriminator="kind")]
-    files: list[ModelFile] = Field(min_length=1)
+    files: list[ModelFile] = []
     license: str
     n_ctx: int = Field(gt=0)
-    prompt_template: Literal["chatml", "none"]
+    prompt_template: Literal["chatml", "llama3", "mistral", "none"]
+    """What the model was tuned on; whis_box/prompts.py writes chatml."""
+    guidance: str = ""
+    """What it is good for and what it needs."""
     quantize: Quant | None = None
     quantized_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> ModelEntry:
+        if not self.files and not isinstance(self.source, HubSource):
+            raise ValueError("files must list every file with its hash")
+        return self
 
     def file(self, name: str) -> ModelFile:
         """One listed file by its name here.

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from convert.fetch import fetch
 from convert.lock import ModelEntry, read_lock
@@ -41,9 +42,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="re-quantize the base model")
     parser.add_argument("name", nargs="?", help="a base of configs/models.lock.yaml")
     parser.add_argument("--child", nargs=3, metavar=("SOURCE", "TARGET", "TYPE"), help=argparse.SUPPRESS)
+    parser.add_argument("--imatrix", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return quantize_here(Path(options.child[0]), Path(options.child[1]), options.child[2])
+        source, target, file_type = options.child
+        return quantize_here(Path(source), Path(target), file_type, options.imatrix)
     try:
         lock = read_lock()
         made = make_base(lock.entry(options.name or lock.default_base))
@@ -94,8 +97,8 @@ def _write(source: Path, file_type: str) -> None:
         read_header(beside)
 
 
-def quantize_here(source: Path, target: Path, file_type: str) -> int:
-    """The work itself, in the child."""
+def quantize_here(source: Path, target: Path, file_type: str, imatrix: Path | None = None) -> int:
+    """The work itself, in the child; `imatrix` is what convert.imatrix wrote."""
     binding = native.load()
     usable = [
         one for one in cpu.variants(native.library_dir()) if one.score > 0 and one.name not in cpu.EXCLUDED
@@ -106,7 +109,23 @@ def quantize_here(source: Path, target: Path, file_type: str) -> int:
     params.ftype = getattr(binding, FILE_TYPES[file_type])
     params.nthread = cpu.thread_count()
     params.allow_requantize = True  # the published file is already quantized
+    importance = _importance(binding, imatrix) if imatrix else None
+    if importance is not None:
+        params.imatrix = importance
     return int(binding.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)))
+
+
+def _importance(binding: Any, path: Path) -> Any:
+    """The C array of (name, values), ended by an empty entry."""
+    from safetensors.numpy import load_file
+
+    listed = load_file(path)
+    array = (binding.llama_model_imatrix_data * (len(listed) + 1))()
+    for entry, (name, values) in zip(array, listed.items(), strict=False):
+        kept = (ctypes.c_float * len(values))(*values.tolist())
+        entry.name, entry.size = name.encode(), len(values)
+        entry.data = ctypes.cast(kept, ctypes.POINTER(ctypes.c_float))  # keeps `kept` alive
+    return array
 
 
 if __name__ == "__main__":

@@ -94,7 +94,13 @@ def build(corpus: Path, lists: Path, golden: Path, target: Path) -> dict[str, ob
     lineage = [record for record in records if record.id in used]
     files["records.ndjson"] = b"".join(
         json.dumps(
-            {"id": one.id, "source": one.source.name, "license": one.license, "sha256_text": one.sha256_text}
+            {
+                "id": one.id,
+                "source": one.source.name,
+                "license": one.license,
+                "tlp": one.tlp,
+                "sha256_text": one.sha256_text,
+            }
         ).encode()
         + b"\n"
         for one in lineage
