@@ -22,11 +22,11 @@ TIERS = [
     {"errors", "paths"},
     {"schemas"},
     {"config"},
-    {"prompts", "engine", "knowledge", "guards", "audit"},
+    {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_ingest"},
+    {"cli_ingest", "cli_eval"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
