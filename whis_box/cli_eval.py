@@ -56,8 +56,8 @@ def compare(options: argparse.Namespace) -> int:
     from whis_box.evaluation.tables import comparison_table
 
     settings = _settings(options)
-    runs = [run_or_read(text, options.box, settings) for text in (options.a, options.b)]
-    comparison = compare_runs(*runs, seed=settings.config.seed)
+    a, b = (run_or_read(text, options.box, settings) for text in (options.a, options.b))
+    comparison = compare_runs(a, b, settings.config.seed)
     print(comparison.model_dump_json() if options.json else comparison_table(comparison))
     return EXIT_OK
 

@@ -115,7 +115,7 @@ def response(answer: Answer | None) -> str:
 
 
 def well_formed(result: Answer | Triage | None) -> bool:
-    """Whether a result is one that a program can rely on: numbered citations exist, an answer has a source."""
+    """Whether a program can rely on a result: its citations exist, and an answer has one."""
     if result is None:
         return False
     numbers = {citation.n for citation in result.citations}

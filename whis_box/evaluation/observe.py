@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,21 +99,26 @@ def tasks(golden: Golden, kinds: Sequence[str]) -> Iterator[Task]:
     """What to ask for the kinds "search", "ask", "refusal", "triage" and "attack"."""
     for question in golden.questions:
         if "search" in kinds:
-            yield Task("search", question.id, lambda box, text=question.question: _search(box, text))
+            yield Task("search", question.id, partial(_search, question.question))
         if "ask" in kinds:
-            yield Task("ask", question.id, lambda box, text=question.question: {"answer": box.ask(text)})
+            yield Task("ask", question.id, partial(_ask, question.question))
     if "refusal" in kinds:
-        for refusal in golden.refusals:
-            yield Task("refusal", refusal.id, lambda box, text=refusal.question: {"answer": box.ask(text)})
+        yield from (Task("refusal", one.id, partial(_ask, one.question)) for one in golden.refusals)
     if "triage" in kinds:
-        for alert in golden.alerts:
-            yield Task("triage", alert.id, lambda box, event=alert.event: {"triage": box.triage(event)})
+        yield from (Task("triage", one.id, partial(_triage, one.event)) for one in golden.alerts)
     if "attack" in kinds:
-        for attack in golden.attacks:
-            yield Task("attack", attack.id, lambda box, one=attack: one.launch(box))
+        yield from (Task("attack", one.id, one.launch) for one in golden.attacks)
 
 
-def _search(box: Copilot, text: str) -> dict[str, object]:
+def _ask(question: str, box: Copilot) -> dict[str, object]:
+    return {"answer": box.ask(question)}
+
+
+def _triage(event: Mapping[str, object], box: Copilot) -> dict[str, object]:
+    return {"triage": box.triage(event)}
+
+
+def _search(text: str, box: Copilot) -> dict[str, object]:
     hits = box.search(text, SEARCH_DEPTH)
     return {
         "hits": [SeenHit(chunk_id=h.chunk.id, record_id=h.chunk.record_id, text=h.chunk.text) for h in hits]

@@ -31,10 +31,11 @@ def ask_back(message: dict[str, Any]) -> dict[str, Any]:
     """Send one line and wait for its answer."""
     _OUT.write(json.dumps(message) + "\n")
     _OUT.flush()
-    return json.loads(sys.stdin.readline())
+    reply: dict[str, Any] = json.loads(sys.stdin.readline())
+    return reply
 
 
-class Judge(InstructorBaseRagasLLM):
+class Judge(InstructorBaseRagasLLM):  # type: ignore[misc] # ragas is not in this environment
     """ragas' model, which is whatever the parent judges with."""
 
     def generate(self, prompt: str, response_model: Any) -> Any:
@@ -49,12 +50,13 @@ class Judge(InstructorBaseRagasLLM):
         return self.generate(prompt, response_model)
 
 
-class Embedding(BaseRagasEmbedding):
+class Embedding(BaseRagasEmbedding):  # type: ignore[misc]
     """ragas' embeddings, which are the box's."""
 
     def embed_text(self, text: str, **_: Any) -> list[float]:
         """One vector."""
-        return ask_back({"embed": [text]})["vectors"][0]
+        vector: list[float] = ask_back({"embed": [text]})["vectors"][0]
+        return vector
 
     async def aembed_text(self, text: str, **_: Any) -> list[float]:
         """One vector."""

@@ -114,6 +114,9 @@ def _binding(lineage: Lineage, golden: Golden, settings: Settings) -> dict[str, 
         "seed": settings.config.seed,
         "sample": settings.sample,
         "judge": judge,
+        "judge_pairs": file_sha256(pairs)
+        if (pairs := settings.golden / "judge.ndjson").is_file()
+        else "none",
         "heldout": file_sha256(heldout_file) if heldout_file.is_file() else "none",
     }
 

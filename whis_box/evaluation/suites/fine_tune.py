@@ -98,7 +98,8 @@ def _against(base: list[Scored], mine: list[Scored]) -> list[Row]:
     other = {one.id: one for one in base}
     pairs = [(other[one.id], one) for one in mine if one.id in other]
     mean_loss = [sum(one[k].nll for one in pairs) / sum(one[k].n_tokens for one in pairs) for k in (0, 1)]
-    gain = paired_bootstrap(*[[float(one[k].expected == one[k].predicted) for one in pairs] for k in (0, 1)])
+    right = [[float(one[k].expected == one[k].predicted) for one in pairs] for k in (0, 1)]
+    gain = paired_bootstrap(right[0], right[1])
     return [
         plain("perplexity_ratio", math.exp(mean_loss[1] - mean_loss[0]), len(pairs), "lower"),
         Row(
