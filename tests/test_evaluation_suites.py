@@ -21,6 +21,7 @@ from tests.evaluation_fakes import (
     seen,
     triage,
 )
+from whis_box.errors import InputError
 from whis_box.evaluation.attacks import Attack
 from whis_box.evaluation.observe import Golden
 from whis_box.evaluation.results import SuiteResult
@@ -235,23 +236,43 @@ def test_words_of_the_prompt_in_an_answer_are_a_leak() -> None:
     assert reason(result, "canary_leak") == "not measured: the subject has no adapter"
 
 
-def leakage_report(folder: Path, control_found: bool) -> Path:
-    report = {
-        "format": "whis-leakage/1",
-        "canaries": [{"id": "c1", "exposure_bits": 1.5, "extracted": False}],
-        "extraction": {"tries": 50, "verbatim": 1},
-        "membership": {"auc": 0.55, "n": 100},
-        "positive_control": {"exposure_bits": 20.0, "extracted": control_found},
+def leakage_report(extracted: int) -> str:
+    planted = {"insertions": 16, "n": 8, "mean_exposure": 1.5, "highest_exposure": 3.0}
+    found = {"extracted_greedy": extracted, "extracted_draws": 0, "passed": not extracted}
+    control = {
+        **planted,
+        "insertions": 0,
+        "highest_exposure": 9.0,
+        "extracted_greedy": 0,
+        "extracted_draws": 0,
     }
-    (folder / "leakage.json").write_text(json.dumps(report))
-    return folder / "a.gguf"
+    membership = {"n": 100, "auc": 0.55, "auc_low": 0.5, "auc_high": 0.6, "passed": True}
+    return json.dumps({"run": "r", "strata": [control, {**planted, **found}], "membership": membership})
 
 
-def test_a_leakage_report_counts_only_if_its_positive_control_was_found(tmp_path: Path) -> None:
-    good = SUITES["leakage"][1](evidence(Golden(), adapter=leakage_report(tmp_path, control_found=True)))
-    assert value(good, "canary_leak") == 0.0 and value(good, "verbatim_extraction") == 0.02
-    blind = SUITES["leakage"][1](evidence(Golden(), adapter=leakage_report(tmp_path, control_found=False)))
-    assert "the positive control was not extracted" in reason(blind, "canary_leak")
+def test_a_leakage_report_counts_only_if_its_positive_control_leaked(tmp_path: Path) -> None:
+    adapter = tmp_path / "a.gguf"
+    (tmp_path / "leakage.json").write_text(leakage_report(extracted=2))
+    alone = SUITES["leakage"][1](evidence(Golden(), adapter=adapter))
+    assert value(alone, "canary_leak") == 0.25 and value(alone, "max_exposure") == 3.0
+    (tmp_path / "leakage-control.json").write_text(leakage_report(extracted=0))
+    blind = SUITES["leakage"][1](evidence(Golden(), adapter=adapter))
+    assert "the test is blind" in reason(blind, "canary_leak")
+    (tmp_path / "leakage-control.json").write_text(leakage_report(extracted=8))
+    assert value(SUITES["leakage"][1](evidence(Golden(), adapter=adapter)), "membership_auc") == 0.55
+    (tmp_path / "leakage.json").write_text("{}")
+    with pytest.raises(InputError, match=r"leakage\.json: strata"):
+        SUITES["leakage"][1](evidence(Golden(), adapter=adapter))
+
+
+def test_a_loss_curve_is_read_from_beside_the_adapter(tmp_path: Path) -> None:
+    (tmp_path / "curve.ndjson").write_text(
+        '{"step": 1, "loss": 2.0, "lr": 0.1}\n{"step": 2, "loss": 1.0, "val_loss": 1.5}\n'
+    )
+    found = SUITES["fine_tune"][1](
+        evidence(Golden(), heldout("heldout", "s1", "[1]", 1.0), adapter=tmp_path / "a.gguf")
+    )
+    assert [one["loss"] for one in found.plots["loss_curve"]] == [2.0, 1.0] and not found.notes
 
 
 def heldout(kind: str, item_id: str, predicted: str, nll: float) -> object:

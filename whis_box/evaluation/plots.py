@@ -91,7 +91,7 @@ def reliability(title: str, bins: Sequence[Mapping[str, float]]) -> str:
 
 def loss_curve(curve: Sequence[Mapping[str, float | None]]) -> str:
     """Training loss, and validation loss where it was taken."""
-    train = [(float(one["step"] or 0), float(one["train_loss"] or 0)) for one in curve]
+    train = [(float(one["step"] or 0), float(one["loss"] or 0)) for one in curve]
     held = [(float(one["step"] or 0), value) for one in curve if (value := one["val_loss"]) is not None]
     top = max(value for _, value in [*train, *held])
     axes = Axes("loss (validation dashed)", (train[0][0], train[-1][0]), (0.0, top), "step", "nats a token")

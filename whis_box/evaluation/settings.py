@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from whis_box.config import Section
 
-UNBOUNDED = ("_s", "_mb", "_ratio", "_n", "perplexity", "_loss", "_exposure")
+UNBOUNDED = ("_s", "_mb", "_ratio", "_n", "perplexity", "_loss", "exposure")
 MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z_]+\.[a-z0-9_@]+$")]
 
 
@@ -31,8 +32,8 @@ class GateRule(Section):
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give one of at_least and at_most")
         limit = self.at_least if self.at_least is not None else self.at_most
-        if limit is None or limit < 0:
-            raise ValueError("a limit is 0 or more")
+        if limit is None or not 0 <= limit < math.inf:  # also what is not a number
+            raise ValueError(f"a limit is a finite number from 0 up, not {limit}")
         if self.is_share and limit > 1:
             raise ValueError(f"{self.metric} is a share: its limit must be 0..1")
         return self

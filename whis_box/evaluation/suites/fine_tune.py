@@ -1,8 +1,8 @@
 """What training changed, on held-out samples, from the GGUF files that are served.
 
 `perplexity_ratio` is adapter over base: above 1 the adapter expects the right completions less than the
-base does, which is what overfitting looks like from outside. Loss curves come from the adapter's
-training.json: {"format": "whis-training/1", "curve": [{"step", "train_loss", "val_loss" or null}]}.
+base does, which is what overfitting looks like from outside. The loss curve is the curve.ndjson that
+`train.lora` wrote beside the adapter: {"step", "loss", and "val_loss" where it was taken} in each line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from whis_box.config import describe_validation
 from whis_box.errors import InputError
@@ -22,26 +22,18 @@ from whis_box.evaluation.metrics import classes
 from whis_box.evaluation.metrics.intervals import paired_bootstrap
 from whis_box.evaluation.results import Row, SuiteResult, not_measured, plain, share
 from whis_box.paths import read_text
-from whis_box.schemas import Frozen
 
 NEEDS = ("heldout",)
 FIGURES = ("heldout_loss", "heldout_perplexity", "decision_accuracy", "decision_macro_f1")
 CITES = "a fact"
 
 
-class Step(Frozen):
-    """One point of a loss curve."""
+class Step(BaseModel):
+    """What is read of one point of a loss curve."""
 
     step: int
-    train_loss: float
+    loss: float
     val_loss: float | None = None
-
-
-class Training(Frozen):
-    """An adapter's training.json."""
-
-    format: str
-    curve: list[Step]
 
 
 def score(evidence: Evidence) -> SuiteResult:
@@ -64,7 +56,7 @@ def score(evidence: Evidence) -> SuiteResult:
         rows += [not_measured(name, reason) for name in ("perplexity_ratio", "decision_gain")]
     curve = _curve(evidence.adapter)
     plots = {"loss_curve": curve} if curve else {}
-    notes = [] if curve else ["loss curve: not measured: no training.json beside the adapter"]
+    notes = [] if curve else ["loss curve: not measured: no curve.ndjson beside the adapter"]
     return SuiteResult(suite="fine_tune", rows=rows, per_item=per_item, plots=plots, notes=notes)
 
 
@@ -113,10 +105,10 @@ def _against(base: list[Scored], mine: list[Scored]) -> list[Row]:
 
 
 def _curve(adapter: Path | None) -> list[dict[str, float | int | None]]:
-    if adapter is None or not (adapter.parent / "training.json").is_file():
+    if adapter is None or not (adapter.parent / "curve.ndjson").is_file():
         return []
-    path = adapter.parent / "training.json"
+    path = adapter.parent / "curve.ndjson"
     try:
-        return [one.model_dump() for one in Training.model_validate_json(read_text(path)).curve]
+        return [Step.model_validate_json(line).model_dump() for line in read_text(path).splitlines()]
     except ValidationError as cause:
         raise InputError(describe_validation(str(path), cause)) from None
