@@ -19,7 +19,7 @@ GOLDEN = repository_root() / "data" / "golden"
 
 
 def small_golden(folder: Path, n_questions: int, n_unanswerable: int, n_others: int) -> Path:
-    """Golden sets of their own, small enough for a test: a gate does not pass a sample, but it passes these."""
+    """Golden sets of their own, small enough for a test: a gate passes no sample, but it passes these."""
     folder.mkdir()
     lines = [json.loads(line) for line in (GOLDEN / "questions.ndjson").read_text().splitlines()]
     rng = random.Random(6)
@@ -37,7 +37,7 @@ def _write(path: Path, lines: list[dict[str, object]]) -> None:
 
 
 def shuffled_index(box: Path, target: Path) -> Path:
-    """The box's index with every chunk and sentence moved to another's vectors and words; quotes stay sound."""
+    """The box's index with every chunk and sentence moved to another's vectors; quotes stay sound."""
     target.parent.mkdir(parents=True)
     for path in (box / "index").iterdir():
         shutil.copyfile(path, target.parent / path.name.replace("whis.sqlite", target.name))

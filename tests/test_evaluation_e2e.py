@@ -24,8 +24,8 @@ from whis_box.gates import GATE_FILE, GateFile, require_gate
 from whis_box.paths import repository_root
 
 pytestmark = pytest.mark.e2e
-# What a gate asks of a few questions in a test: speed belongs to benchmarks, attacks to the guards' own tests,
-# and twenty questions are too few for the worse end of an interval.
+# What a gate asks of a few questions in a test: speed belongs to benchmarks, attacks to the guards' tests,
+# and fourteen questions are too few for the worse end of an interval.
 NOT_HERE = ("latency.", "guards.attack_success")
 SUITES = ("retrieval", "answers", "ragas", "triage", "guards", "leakage")
 
@@ -44,7 +44,7 @@ def rules() -> EvalConfig:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("evaluation")
-    golden = small_golden(folder / "golden", n_questions=20, n_unanswerable=5, n_others=3)
+    golden = small_golden(folder / "golden", n_questions=14, n_unanswerable=5, n_others=2)
     return Settings(rules(), golden, folder / "no-dataset", folder / "runs", SUITES)
 
 

@@ -23,7 +23,14 @@ DETECTORS = ("AWSKeyDetector", "AzureStorageKeyDetector", "GitHubTokenDetector",
              "PrivateKeyDetector", "SlackDetector", "StripeDetector", "TwilioKeyDetector", "NpmDetector",
              "PypiTokenDetector", "SendGridDetector", "OpenAIDetector")  # fmt: skip
 # Forms of secrets that the redaction is tested with; their values are made up.
-MADE_UP = ("data/golden/secrets.tsv", "tests/", "data/training/", "data/ner/", "data/raw/")
+MADE_UP = (
+    "data/golden/secrets.tsv",
+    "data/golden/alerts.ndjson",
+    "tests/",
+    "data/training/",
+    "data/ner/",
+    "data/raw/",
+)
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda one: one.stem)
