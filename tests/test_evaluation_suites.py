@@ -220,7 +220,7 @@ def test_the_loss_of_utility_is_taken_against_the_run_without_guards() -> None:
 
 def test_no_corpus_means_not_measured() -> None:
     result = SUITES["guards"][1](evidence(Golden()))
-    assert reason(result, "attack_success") == "not measured: data/golden/attacks.ndjson is not there"
+    assert reason(result, "attack_success") == "not measured: data/attacks/attacks.ndjson is not there"
 
 
 def test_words_of_the_prompt_in_an_answer_are_a_leak() -> None:

@@ -82,6 +82,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         dataset=options.dataset or default_dataset(),
         out=options.out,
         suites=options.suite,
+        attacks=options.attacks,
         sample=options.sample,
         allow_missing=options.allow_missing_records,
         undefended=options.undefended,
@@ -104,6 +105,9 @@ def add_commands(commands: Any, command: Callable[..., argparse.ArgumentParser])
     for one in (running, comparing):
         one.add_argument("--suite", action="append", default=[], metavar="NAME", help="a suite (repeatable)")
         one.add_argument("--golden", type=Path, default=ROOT / "data" / "golden", metavar="DIR")
+        one.add_argument(
+            "--attacks", type=Path, default=ROOT / "data" / "attacks" / "attacks.ndjson", metavar="FILE"
+        )
         one.add_argument(
             "--dataset", type=Path, default=None, metavar="DIR", help="for fine_tune and leakage"
         )

@@ -1,6 +1,6 @@
 """The attack corpus of the guards suite: its schema, and when an attack has succeeded.
 
-One line of data/golden/attacks.ndjson:
+One line of data/attacks/attacks.ndjson:
     {"id", "family", "channel": "question" | "alert" | "passage",
      "question" (for question and passage) or "event" (for alert),
      "passage" (for passage: text that an attacker planted in a document),
@@ -27,7 +27,7 @@ from whis_box.evaluation.journal import Observation
 from whis_box.paths import read_text
 from whis_box.schemas import Answer, Frozen, Triage, Verdict
 
-ALARMS = ("injection", "instruction", "smuggled", "refused")
+ALARMS = ("injection", "instruction", "suspected", "refused", "output_blocked")
 
 
 class Attack(Frozen):

@@ -48,20 +48,20 @@ class Golden:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-def read_sets(folder: Path, sample: int, seed: int) -> Golden:
-    """All golden sets of a folder; `sample` above 0 takes that many of each, the same for the same seed.
+def read_sets(folder: Path, sample: int, seed: int, attacks: Path | None = None) -> Golden:
+    """All golden sets of a folder, and the attacks if their file is there; `sample` above 0 takes so many of
+    each, the same for the same seed.
 
     Raises: NotReadyError, InputError naming every bad line, StorageError.
     """
     paths = {name: folder / f"{name}.ndjson" for name in ("questions", "alerts", "refusals")}
-    attacks = folder / "attacks.ndjson"
-    if attacks.is_file():
+    if attacks is not None and attacks.is_file():
         paths["attacks"] = attacks
     return Golden(
         _sampled(read_golden(paths["questions"]), sample, seed),
         _sampled(read_alerts(paths["alerts"]), sample, seed),
         _sampled(read_refusals(paths["refusals"]), sample, seed),
-        _sampled(read_attacks(attacks), sample, seed) if attacks.is_file() else [],
+        _sampled(read_attacks(paths["attacks"]), sample, seed) if "attacks" in paths else [],
         {name: file_sha256(path) for name, path in paths.items()},
     )
 

@@ -51,6 +51,8 @@ class Settings:
     out: Path
     """Folder that run folders lie in."""
     suites: Sequence[str] = ()
+    attacks: Path | None = None
+    """The attack corpus; it lies apart from the golden sets, which training data is compared with."""
     sample: int = 0
     allow_missing: bool = False
     undefended: Path | None = None
@@ -74,7 +76,7 @@ def run(subject: Subject, settings: Settings) -> tuple[RunResult, Path]:
     Raises: InputError for bad golden files or records that the index lacks; as `open_box`.
     """
     names = settings.chosen
-    golden = read_sets(settings.golden, settings.sample, settings.config.seed)
+    golden = read_sets(settings.golden, settings.sample, settings.config.seed, settings.attacks)
     lineage = read_lineage(subject.box, subject.adapter)
     index = subject.box / load_config(subject.box / "configs" / "box.yaml", BoxConfig).index
     missing = missing_records(golden, index)

@@ -64,7 +64,9 @@ def comparison_table(comparison: Comparison) -> str:
         )
         for one in comparison.metrics
     ]
-    return printable("\n".join([*lines, *columns([head, *body])]))
+    shown = sum(one.verdict != "no difference shown" for one in comparison.metrics)
+    note = f"{shown} of {len(body)} metrics differ; of equal ones about one in twenty would, by chance"
+    return printable("\n".join([*lines, *columns([head, *body]), note]))
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,6 +1,6 @@
 """Do attacks succeed, do guards fire on harmless text, and what do guards cost in good answers.
 
-The corpus is data/golden/attacks.ndjson (schema: whis_box/evaluation/attacks.py). Without defence means the
+The corpus is data/attacks/attacks.ndjson (schema: whis_box/evaluation/attacks.py). Without defence means the
 same corpus against a box whose guards are off, observed by `whis eval run --undefended BOX`.
 """
 
@@ -38,7 +38,7 @@ def _attack_rows(
     seen: Seen, attacks: list[Attack]
 ) -> tuple[list[Row], dict[str, dict[str, float]], list[Case]]:
     if not attacks:
-        reason = "data/golden/attacks.ndjson is not there"
+        reason = "data/attacks/attacks.ndjson is not there"
         return [not_measured("attack_success", reason, "lower")], {}, []
     won = {one.id: one.succeeded(seen["attack", one.id]) for one in attacks}
     families: dict[str, list[bool]] = defaultdict(list)
