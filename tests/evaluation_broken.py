@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from gguf import GGUFReader, GGUFWriter
 
+from whis_box.evaluation.suites.leakage import EXTRACTION
 from whis_box.knowledge.store import connect
 from whis_box.paths import repository_root
 
@@ -26,9 +27,13 @@ def small_golden(folder: Path, n_questions: int, n_unanswerable: int, n_others: 
     chosen = rng.sample([one for one in lines if one["record_ids"]], n_questions)
     chosen += rng.sample([one for one in lines if not one["record_ids"]], n_unanswerable)
     _write(folder / "questions.ndjson", chosen)
-    for name in ("alerts", "refusals"):
-        others = [json.loads(line) for line in (GOLDEN / f"{name}.ndjson").read_text().splitlines()]
-        _write(folder / f"{name}.ndjson", rng.sample(others, n_others))
+    alerts = [json.loads(line) for line in (GOLDEN / "alerts.ndjson").read_text().splitlines()]
+    _write(
+        folder / "alerts.ndjson",
+        [one for one in alerts if one["acceptable_verdicts"] == ["escalate"]][:n_others],
+    )
+    refusals = [json.loads(line) for line in (GOLDEN / "refusals.ndjson").read_text().splitlines()]
+    _write(folder / "refusals.ndjson", [one for one in refusals if one["reason"] in EXTRACTION][:n_others])
     return folder
 
 

@@ -24,19 +24,18 @@ from whis_box.gates import GATE_FILE, GateFile, require_gate
 from whis_box.paths import repository_root
 
 pytestmark = pytest.mark.e2e
-# What a gate asks of a few questions in a test: speed belongs to benchmarks, attacks to the guards' tests,
-# and fourteen questions are too few for the worse end of an interval.
+# What a gate asks of a few questions in a test: speed belongs to benchmarks and attacks to the guards' tests,
+# and of fourteen questions two misses are no sign of anything.
 NOT_HERE = ("latency.", "guards.attack_success")
+ENOUGH_HITS = 0.75
 SUITES = ("retrieval", "answers", "ragas", "triage", "guards", "leakage")
 
 
 def rules() -> EvalConfig:
     config = load_config(repository_root() / "configs" / "eval.yaml", EvalConfig)
     kept = [one for one in config.gates if not one.metric.startswith(NOT_HERE)]
-    kept = [
-        one.model_copy(update={"judged_by": "value"}) if one.metric == "retrieval.hit@5" else one
-        for one in kept
-    ]
+    few = {"judged_by": "value", "at_least": ENOUGH_HITS}
+    kept = [one.model_copy(update=few) if one.metric == "retrieval.hit@5" else one for one in kept]
     judge = config.judge.model_copy(update={"model": "none"})
     return config.model_copy(update={"gates": kept, "judge": judge, "ragas_samples": 2})
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.evaluation_fakes import LINEAGE, TEXT, answer, run_result, seen, write_lines
 from whis_box.cli import main
-from whis_box.errors import InputError, NotReadyError
+from whis_box.errors import DeadlineError, InputError, NotReadyError
 from whis_box.evaluation.attacks import read_attacks
 from whis_box.evaluation.compare import compare_runs
 from whis_box.evaluation.gate import gate_run
@@ -63,6 +64,25 @@ def test_an_item_that_the_box_fails_on_is_kept_as_a_failure(tmp_path: Path) -> N
     with Journal(tmp_path / "o.ndjson", BINDING) as journal:
         observe(None, journal, [Task("ask", "g1", fail)])  # type: ignore[arg-type]
         assert journal.seen["ask", "g1"].error == "InputError: too long"
+
+
+def test_a_request_that_ran_out_of_time_is_tried_once_more_and_no_more(tmp_path: Path) -> None:
+    tries: list[str] = []
+
+    def slow(box: object, until: int, name: str) -> dict[str, object]:
+        tries.append(name)
+        if tries.count(name) < until:
+            raise DeadlineError("30 s")
+        return {"text": "done"}
+
+    with Journal(tmp_path / "o.ndjson", BINDING) as journal:
+        todo = [
+            Task("ask", name, partial(slow, until=until, name=name)) for name, until in (("g1", 2), ("g2", 9))
+        ]
+        observe(None, journal, todo)  # type: ignore[arg-type]
+        assert journal.seen["ask", "g1"].text == "done" and not journal.seen["ask", "g1"].error
+        assert journal.seen["ask", "g2"].error == "DeadlineError: 30 s"
+    assert tries == ["g1", "g1", "g2", "g2"]
 
 
 def test_a_sample_is_the_same_each_time_and_part_of_the_whole() -> None:

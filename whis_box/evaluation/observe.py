@@ -143,13 +143,19 @@ def observe(copilot: Copilot, journal: Journal, todo: Sequence[Task]) -> None:
     """
     for done, task in enumerate(todo, start=1):
         started = time.perf_counter()
-        found: dict[str, object] = {}
-        try:
-            found = task.run(copilot)
-        except WhisError as error:
-            found = {"error": f"{type(error).__name__}: {error}"}
+        found = _ask_once(copilot, task)
+        if found.pop("retryable", False):  # the child had died or was starved; a second failure is the box's
+            found = _ask_once(copilot, task)
+        found.pop("retryable", None)
         seconds = round(time.perf_counter() - started, 4)
         journal.add(
             Observation.model_validate({"kind": task.kind, "id": task.id, "seconds": seconds, **found})
         )
         progress(done, len(todo), f"{task.kind} {task.id}")
+
+
+def _ask_once(copilot: Copilot, task: Task) -> dict[str, object]:
+    try:
+        return task.run(copilot)
+    except WhisError as error:
+        return {"error": f"{type(error).__name__}: {error}", "retryable": error.retryable}
