@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+RAGAS  := .venv-ragas
 RUN    := $(BIN)/python -m
 PIP    := $(RUN) pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --require-hashes
@@ -13,7 +14,7 @@ WORKERS ?= $(shell nproc)
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test check bench box models index dataset ner lock clean
+.PHONY: demo test check ragas evaluate bench box models index dataset ner lock clean
 
 demo: box                          ## build what is missing, then check, ask and triage
 	$(BIN)/whis doctor
@@ -55,6 +56,18 @@ bench: box $(VENV)/.bench-installed ## the figures of docs/measurements.md
 	$(RUN) tests.bench.grammar_backends
 	$(RUN) tests.bench.scale --sizes 10000 50000 200000
 
+ragas: $(RAGAS)/.installed         ## ragas in a virtual environment of its own
+
+$(RAGAS)/.installed: requirements/ragas.lock
+	@echo "installing ragas in $(RAGAS)"
+	$(PYTHON) -m venv $(RAGAS)
+	$(RAGAS)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/ragas.lock
+	@touch $@
+
+evaluate: box ragas                ## the golden sets against build/box, and its gate
+	$(BIN)/whis eval run
+	$(BIN)/whis eval gate
+
 $(VENV)/bin/python:
 	@echo "creating $(VENV)"
 	$(PYTHON) -m venv $(VENV)
@@ -78,13 +91,14 @@ $(VENV)/.train-installed: requirements/train.lock $(VENV)/.installed
 	$(LOCKED) --no-deps -r requirements/train.lock
 	@touch $@
 
-$(VENV)/.test-installed: requirements/test.lock $(VENV)/.train-installed
+$(VENV)/.test-installed: requirements/test.lock requirements/eval.lock $(VENV)/.train-installed
 	@echo "installing test dependencies"
 	$(LOCKED) -r requirements/test.lock
+	$(LOCKED) --no-deps -r requirements/eval.lock
 	@touch $@
 
 lock:                              ## renew the lock files (needs pip-tools)
-	@for name in bootstrap runtime build test train bench; do \
+	@for name in bootstrap runtime build test train bench eval ragas; do \
 	  echo "locking $$name"; \
 	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \
@@ -93,4 +107,4 @@ lock:                              ## renew the lock files (needs pip-tools)
 	@mv requirements/.train.lock requirements/train.lock
 
 clean:                             ## remove what was built; the wheel cache outside the tree stays
-	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build $(VENV) $(RAGAS) .pytest_cache .mypy_cache .ruff_cache

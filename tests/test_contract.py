@@ -14,6 +14,7 @@ import yaml
 
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, Section, load_config
 from whis_box.errors import ConfigError, NotReadyError
+from whis_box.evaluation.settings import EvalConfig
 from whis_box.paths import repository_root
 
 ROOT = repository_root()
@@ -22,11 +23,11 @@ TIERS = [
     {"errors", "paths"},
     {"schemas"},
     {"config"},
-    {"prompts", "engine", "knowledge", "guards", "audit"},
+    {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_export", "cli_ingest"},
+    {"cli_eval", "cli_export", "cli_ingest"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
@@ -100,7 +101,8 @@ def test_the_build_half_imports_only_what_it_may() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("box", BoxConfig), ("rag", RagConfig), ("model.whis", ModelConfig)]
+    ("name", "kind"),
+    [("box", BoxConfig), ("rag", RagConfig), ("model.whis", ModelConfig), ("eval", EvalConfig)],
 )
 def test_every_key_stands_in_its_file_with_a_comment_above(name: str, kind: type[Section]) -> None:
     path = ROOT / "configs" / f"{name}.yaml"

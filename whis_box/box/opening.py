@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from whis_box import prompts
@@ -15,20 +16,20 @@ from whis_box.box.manifest import Manifest, verify
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine import cpu
-from whis_box.engine.protocol import EngineSpec
+from whis_box.engine.protocol import EngineSpec, LaneSpec
 from whis_box.engine.supervisor import Engine
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
-from whis_box.paths import state_dir
+from whis_box.paths import file_sha256, state_dir
 from whis_box.schemas import Lineage
 
 
 @contextmanager
-def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
+def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = None) -> Iterator[Copilot]:
     """A verified, loaded box; its engine's child ends with the context. `rag` replaces the box's own settings
-    of retrieval, for experiments.
+    of retrieval, for experiments; `adapter` is one LoRA over its base.
 
     Raises: NotReadyError, VerificationError, ConfigError, StorageError, EngineError.
     """
@@ -36,7 +37,10 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
-    engine = Engine(engine_spec(folder / box.base_model, model))
+    spec = engine_spec(folder / box.base_model, model)
+    if adapter is not None:
+        spec = replace(spec, lanes=(LaneSpec("base", str(adapter.absolute())),))
+    engine = Engine(spec)
     # The child loads the weights while this process loads the embedder.
     with ThreadPoolExecutor(max_workers=1) as pool:
         engine_started = pool.submit(engine.start)
@@ -51,7 +55,7 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
                     catalogue=Catalogue(folder / box.catalogue),
                     model=model,
                     box=box,
-                    lineage=_lineage(manifest, digest, box),
+                    lineage=_lineage(manifest, digest, box, adapter),
                 )
             )
         finally:
@@ -81,11 +85,20 @@ def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
     )
 
 
-def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
+def read_lineage(folder: Path, adapter: Path | None = None) -> Lineage:
+    """The digests that `open_box` would answer with, without loading anything.
+
+    Raises: NotReadyError, VerificationError, ConfigError, StorageError.
+    """
+    manifest, digest = verify(folder)
+    return _lineage(manifest, digest, load_config(folder / "configs" / "box.yaml", BoxConfig), adapter)
+
+
+def _lineage(manifest: Manifest, digest: str, box: BoxConfig, adapter: Path | None) -> Lineage:
     return Lineage(
         box=digest,
         base=manifest.sha256_of(box.base_model.as_posix()),
-        adapter="none",
+        adapter="none" if adapter is None else file_sha256(adapter, "convert it or name another adapter"),
         index=manifest.sha256_of(box.index.as_posix()),
         embedder=manifest.sha256_of((box.embedder / MODEL_FILE).as_posix()),
         prompt=prompts.prompt_sha256(),

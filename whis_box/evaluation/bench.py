@@ -168,7 +168,7 @@ def _golden_figures(box: Path, golden: Path) -> list[Figure]:
         for done, question in enumerate(questions, start=1):
             rows.append(_ask_golden(copilot, question, records))
             progress(done, len(questions), question.id)
-        memory_mb = _peak_memory_mb(copilot.engine_pid)
+        memory_mb = peak_memory_mb(copilot.engine_pid)
     return _golden_table(questions, rows, memory_mb)
 
 
@@ -235,7 +235,7 @@ def _golden_table(questions: list[GoldenQuestion], rows: list[_Row], memory_mb: 
     ]
 
 
-def _peak_memory_mb(engine_pid: int | None) -> float:
+def peak_memory_mb(engine_pid: int | None) -> float:
     """Sum of both processes' peak resident sets; pages they share count twice, so this is an upper bound."""
     total_kb = 0
     for pid in (os.getpid(), engine_pid):
