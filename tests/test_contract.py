@@ -26,7 +26,7 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_export", "cli_ingest"},
+    {"cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
@@ -35,6 +35,8 @@ WITHIN_A_TIER = {
     ("guards", "knowledge"),
     ("doctor", "box"),
     ("evaluation", "box"),
+    ("server", "box"),
+    ("server", "batch"),
     ("evaluation", "show"),
 }
 BUILD_HALF = ("convert", "train")

@@ -51,7 +51,7 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
                     catalogue=Catalogue(folder / box.catalogue),
                     model=model,
                     box=box,
-                    lineage=_lineage(manifest, digest, box),
+                    lineage=open_lineage(manifest, digest, box),
                 )
             )
         finally:
@@ -60,9 +60,14 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
 
 def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manifest) -> Retriever:
     """The box's search, without the model."""
-    embedder = Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
+    embedder = open_embedder(folder, box, rag)
     digest = manifest.sha256_of((box.embedder / MODEL_FILE).as_posix())
     return Retriever(folder / box.index, embedder, digest, rag.retriever)
+
+
+def open_embedder(folder: Path, box: BoxConfig, rag: RagConfig) -> Embedder:
+    """The box's embedder; several retrievers may share it."""
+    return Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
 
 
 def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
@@ -81,7 +86,8 @@ def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
     )
 
 
-def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
+def open_lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
+    """The digests of what a box was built with, without an adapter."""
     return Lineage(
         box=digest,
         base=manifest.sha256_of(box.base_model.as_posix()),
