@@ -30,13 +30,14 @@ def add_commands(commands: Any) -> None:
     _audit_commands(commands)
 
 
-def default_config(box: Path) -> Path:
-    """The box's own server.yaml, else the repository's."""
-    inside = box / "configs" / "server.yaml"
-    return inside if inside.is_file() else repository_root() / "configs" / "server.yaml"
+def default_config(box: Path, name: str = "server.yaml") -> Path:
+    """The box's own file, else the repository's."""
+    inside = box / "configs" / name
+    return inside if inside.is_file() else repository_root() / "configs" / name
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from whis_box.rollout.config import RolloutConfig
     from whis_box.server.serve import serve
     from whis_box.server.settings import ServerConfig
 
@@ -49,7 +50,8 @@ def _serve(options: argparse.Namespace) -> int:
     }
     if options.plain_http:
         given["plain_http"] = True
-    serve(options.box, path, config.listen.model_copy(update=given), config)
+    rollout = load_config(default_config(options.box, "rollout.yaml"), RolloutConfig)
+    serve(options.box, path, config.listen.model_copy(update=given), config, rollout)
     return EXIT_OK
 
 

@@ -15,14 +15,37 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import whis_box
 from whis_box.errors import WhisError
-from whis_box.server import routes_ask, routes_ops
+from whis_box.server import (
+    routes_ask,
+    routes_box,
+    routes_jobs,
+    routes_library,
+    routes_openai,
+    routes_ops,
+    routes_rollout,
+)
+from whis_box.server.asynchronous import Desk
 from whis_box.server.body import problems
+from whis_box.server.callbacks import Courier
 from whis_box.server.failures import HttpError, as_envelope, envelope, status_of
+from whis_box.server.feeds import Feeds
 from whis_box.server.middleware import Gate
+from whis_box.server.runner import Runner
 from whis_box.server.service import Service
 
 log = logging.getLogger("whis.server")
-ROUTERS = (routes_ops.router, routes_ask.router)
+ROUTERS = tuple(
+    module.router
+    for module in (
+        routes_ops,
+        routes_ask,
+        routes_jobs,
+        routes_openai,
+        routes_library,
+        routes_box,
+        routes_rollout,
+    )
+)
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
 
 
@@ -77,16 +100,26 @@ class Boundary:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load while the server already answers /healthz; drain at the end."""
     service: Service = app.state.service
-    loading = asyncio.create_task(_load(service))
+    feeds = Feeds()
+    runner = Runner(service, service.store, feeds)
+    app.state.desk = Desk(service, service.store, feeds, runner)
+    courier = Courier(service.store, service.config.callbacks, service.webhook_secret)
+    loading = asyncio.create_task(_load(service, runner))
+    traffic = service.traffic.run(lambda: service.seats, service.prepare)
+    working = [asyncio.create_task(one) for one in (runner.run(), courier.run(), traffic)]
     yield
     service.draining = True
-    await loading
+    await runner.close()
+    for task in (loading, *working):
+        task.cancel()
+    await asyncio.gather(loading, *working, return_exceptions=True)
     await asyncio.to_thread(service.close)
 
 
-async def _load(service: Service) -> None:
+async def _load(service: Service, runner: Runner) -> None:
     try:
         await asyncio.to_thread(service.open)
+        runner.notify()
         log.info("ready")
     except WhisError as error:
         service.load_error = str(error)

@@ -1,6 +1,6 @@
 """Bodies: JSON read as strictly as an event file, NDJSON line by line.
 
-Invariant: duplicate keys, NaN, deep nesting, bad UTF-8 and oversize are typed errors before a model sees them.
+Invariant: duplicate keys, NaN, deep nesting, bad UTF-8 and oversize are typed errors before anything else.
 """
 
 from __future__ import annotations

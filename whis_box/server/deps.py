@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from whis_box.server import logs
 from whis_box.server.access import Caller
+from whis_box.server.asynchronous import Desk
 from whis_box.server.failures import HttpError
 from whis_box.server.service import Call, Service
 from whis_box.server.wire import ErrorEnvelope, Scope
@@ -27,6 +28,15 @@ def caller(request: Request) -> Caller:
 
 TheService = Annotated[Service, Depends(service)]
 TheCaller = Annotated[Caller, Depends(caller)]
+
+
+def desk(request: Request) -> Desk:
+    """Where jobs are taken in."""
+    found: Desk = request.app.state.desk
+    return found
+
+
+TheDesk = Annotated[Desk, Depends(desk)]
 
 
 class CallWith:

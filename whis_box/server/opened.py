@@ -25,7 +25,7 @@ from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.paths import state_dir
-from whis_box.rollout.releases import BASE, Release, read_shelf
+from whis_box.rollout.releases import BASE, Release, Shelf, read_shelf
 from whis_box.schemas import Lineage
 
 
@@ -65,7 +65,7 @@ class OpenedBox:
         self.model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
         self.rag = load_config(folder / "configs" / "rag.yaml", RagConfig)
         self.lineage = open_lineage(self.manifest, self.digest, self.box)
-        self.shelf = read_shelf(folder, state_dir(), folder / self.box.index, self.lineage.index)
+        self.shelf = self.read_shelf()
         self.releases = frozenset(releases)
         for release in self.releases:
             self.shelf.check(release)
@@ -85,6 +85,26 @@ class OpenedBox:
             *(LaneSpec(name, self.shelf.adapters[name].path) for name in adapters),
         )
         return replace(engine_spec(self.folder / self.box.base_model, self.model), lanes=lanes)
+
+    def extend(self, releases: Iterable[Release]) -> bool:
+        """Offer `releases` too, if all their adapters have a lane; False when a new engine is needed.
+
+        Raises: NotReadyError for what this host does not hold; StorageError, ConfigError.
+        """
+        wanted = frozenset(releases)
+        if wanted <= self.releases:
+            return True
+        if {one.adapter for one in wanted} - {BASE} - {one.adapter for one in self.releases}:
+            return False
+        self.shelf = self.read_shelf()
+        for release in wanted:
+            self.shelf.check(release)
+        self.releases |= wanted
+        return True
+
+    def read_shelf(self) -> Shelf:
+        """What this host holds now."""
+        return read_shelf(self.folder, state_dir(), self.folder / self.box.index, self.lineage.index)
 
     def lineage_of(self, release: Release) -> Lineage:
         """What an answer of `release` carries."""

@@ -15,15 +15,18 @@ from whis_box.errors import WhisError
 from whis_box.knowledge.facets import Filter
 from whis_box.schemas import Answer, Tlp, Triage
 from whis_box.server import sse
+from whis_box.server.asynchronous import Headers
 from whis_box.server.body import StrictRoute, is_ndjson, lines_of, read_object, validated
-from whis_box.server.deps import AskCall, TheService, TriageCall, responses
+from whis_box.server.deps import AskCall, TheDesk, TheService, TriageCall, responses
 from whis_box.server.failures import as_envelope
 from whis_box.server.service import Call, Service
-from whis_box.server.wire import AskRequest, BatchError, SearchRequest, SearchResponse
+from whis_box.server.wire import AskRequest, BatchError, JobRequest, SearchRequest, SearchResponse
 
 router = APIRouter(route_class=StrictRoute, tags=["whis"])
 Stream = Annotated[int, Query(ge=0, le=1, description="1 answers with server-sent events.")]
 Accept = Annotated[str, Header(include_in_schema=False)]
+Prefer = Annotated[str, Header(max_length=200, description="`respond-async`, or `wait=N` seconds.")]
+Key = Annotated[str, Header(max_length=255, description="Makes a retry safe.")]
 
 
 def event_body(example: dict[str, Any]) -> dict[str, Any]:
@@ -47,11 +50,15 @@ EXAMPLE_ALERT = {
 
 @router.post("/v1/ask", response_model=Answer, responses=responses(404))
 async def ask(
-    request: Request, asked: AskRequest, call: AskCall, service: TheService, stream: Stream = 0,
-    accept: Accept = "",
+    request: Request, asked: AskRequest, call: AskCall, service: TheService, desk: TheDesk,
+    stream: Stream = 0, prefer: Prefer = "", idempotency_key: Key = "", accept: Accept = "",
 ) -> Any:  # fmt: skip
     """Answer from the box's passages; `stream=1` or `Accept: text/event-stream` streams the draft."""
     service.release_for(asked.model)
+    headers = Headers(prefer, idempotency_key)
+    if headers.wants_job:
+        job = JobRequest(kind="ask", input=asked.model_dump(exclude_defaults=True), id=asked.id)
+        return await desk.instead(job, call, headers, "whis", asked.clearance)
     if stream or sse.MEDIA_TYPE in accept:
         draft = sse.Draft()
         watched = replace(call, on_text=draft, cancelled=draft.cancelled)
@@ -79,7 +86,10 @@ async def triage(
     request: Request,
     call: TriageCall,
     service: TheService,
+    desk: TheDesk,
     stream: Stream = 0,
+    prefer: Prefer = "",
+    idempotency_key: Key = "",
     model: Annotated[str, Query(max_length=200)] = "whis",
     clearance: Tlp = "red",
     accept: Accept = "",
@@ -88,6 +98,7 @@ async def triage(
     service.release_for(model)
     narrowed = Filter(clearance=call.caller.narrowed(clearance))
     data = await request.body()
+    headers = Headers(prefer, idempotency_key)
     if is_ndjson(request):
 
         async def one(fields: dict[str, Any], own: Call) -> BaseModel:
@@ -98,6 +109,9 @@ async def triage(
     event = batch.event_of(fields)
     if event is not fields and isinstance(fields.get("id"), str):
         call = replace(call, request_id=str(fields["id"])[:200])
+    if headers.wants_job:
+        job = JobRequest(kind="triage", input=dict(event), id=call.request_id)
+        return await desk.instead(job, call, headers, model, clearance)
     if stream or sse.MEDIA_TYPE in accept:
         draft = sse.Draft()
         watched = replace(call, on_text=draft, cancelled=draft.cancelled)

@@ -67,6 +67,7 @@ class Ticket(Generic[T]):
         self.priority, self.release, self.work, self.cancelled = priority, release, work, cancelled
         self.future: Future[T] = Future()
         self.outcome: T | None = None
+        self.box: OpenedBox | None = None
 
     def settled(self, before: Callable[[], None]) -> _Settled:
         """A context that ends the future with `outcome` or with whatever was raised, after `before`."""
@@ -127,6 +128,11 @@ class Seats:
         before, self._box = self._box, box
         return before
 
+    def uses(self, box: OpenedBox) -> bool:
+        """Whether a request that began on `box` still runs."""
+        with self._lock:
+            return any(ticket.box is box for ticket in self._running)
+
     @property
     def busy(self) -> int:
         """Seats that work."""
@@ -179,6 +185,7 @@ class Seats:
                 self._waiting[ticket.priority] -= 1
                 taken = ticket.future.set_running_or_notify_cancel()
                 if taken:
+                    ticket.box = self._box
                     self._busy[ticket.priority] += 1
                     self._running.add(ticket)
             if taken:
@@ -187,7 +194,8 @@ class Seats:
 
     def _work(self, seat: Seat, ticket: Ticket[object]) -> None:
         with ticket.settled(lambda: self._leave(ticket)):
-            copilot = seat.copilot(self._box, ticket.release)
+            assert ticket.box is not None
+            copilot = seat.copilot(ticket.box, ticket.release)
             assert seat.writer is not None
             seat.writer.cancelled = ticket.cancelled
             ticket.outcome = ticket.work(copilot)

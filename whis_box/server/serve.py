@@ -22,6 +22,7 @@ from whis_box.audit import AuditLog
 from whis_box.config import load_config
 from whis_box.errors import ConfigError, StorageError, WhisError, storage_error
 from whis_box.paths import state_dir
+from whis_box.rollout.config import RolloutConfig
 from whis_box.server import logs
 from whis_box.server.access import Doorkeeper, is_local, read_keys
 from whis_box.server.app import create_app
@@ -49,7 +50,9 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
 
-def serve(folder: Path, config_path: Path, listen: ListenConfig, config: ServerConfig) -> None:
+def serve(
+    folder: Path, config_path: Path, listen: ListenConfig, config: ServerConfig, rollout: RolloutConfig
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises: ConfigError, StorageError, VerificationError, NotReadyError.
@@ -60,11 +63,11 @@ def serve(folder: Path, config_path: Path, listen: ListenConfig, config: ServerC
     check_exposure(listen, bool(keys), local)
     audit = AuditLog(state_dir() / "audit", config.audit.rotate_bytes)
     doorkeeper = Doorkeeper(keys, config.access, config.limits, local)
-    service = Service(folder, config, audit, doorkeeper)
+    service = Service(folder, config, rollout, audit, doorkeeper)
     app = create_app(service, allowed_hosts(listen))
     sock, shown = open_socket(listen)
     audit.append("server.start", "whis", detail={"address": shown, "keys": [one.id for one in keys]})
-    server = uvicorn.Server(_uvicorn_config(app, listen, config))
+    server = uvicorn.Server(uvicorn_config(app, listen, config))
     print(f"whis serve: {shown}", file=sys.stderr, flush=True)
     try:
         asyncio.run(_run(server, sock, service, config_path))
@@ -88,7 +91,8 @@ def _reload(service: Service, config_path: Path) -> None:
         log.error("reload refused", extra={"fields": {"problem": str(error)}})
 
 
-def _uvicorn_config(app: Any, listen: ListenConfig, config: ServerConfig) -> uvicorn.Config:
+def uvicorn_config(app: Any, listen: ListenConfig, config: ServerConfig) -> uvicorn.Config:
+    """What uvicorn is started with; its own log, headers and websockets are off."""
     return uvicorn.Config(
         app,
         http=PatientProtocol,

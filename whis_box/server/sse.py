@@ -6,6 +6,7 @@ Source: HTML Living Standard, section 9.2 (server-sent events).
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -88,6 +89,11 @@ class Delta(BaseModel):
     """A piece of a draft that was not checked yet; the final object replaces all of them."""
 
     text: str
+
+
+def dumps(value: dict[str, Any]) -> str:
+    """JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _delta(text: str) -> str:

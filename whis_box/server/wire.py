@@ -414,3 +414,19 @@ class BatchError(Frozen):
     request_id: str | None
     line: int
     error: ErrorBody
+
+
+class BoxCheck(Frozen):
+    """POST /v1/box/verify."""
+
+    intact: bool
+    files: int
+    problems: list[str]
+
+
+class Me(Frozen):
+    """GET /v1/me."""
+
+    name: str
+    scopes: list[Scope]
+    clearance: Tlp
