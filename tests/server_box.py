@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from whis_box.audit import AuditLog
-from whis_box.box.manifest import FileEntry, Manifest
+from whis_box.box.manifest import Manifest, describe_folder, write_manifest
 from whis_box.config import AbstainConfig, BoxConfig, EvidenceConfig, ModelConfig
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine.protocol import Completion, EngineInfo, GenerateRequest
@@ -79,13 +79,15 @@ class FakeBox:
     """Stands in for OpenedBox; two adapters, one of them with a passed gate."""
 
     def __init__(self, index: Path, embedder: Any, retriever: Retriever) -> None:
-        self.folder, self.digest = index.parent, "d" * 64
+        self.digest = "d" * 64
         self._embedder_sha256 = str(retriever.meta["embedder_sha256"])
         self.embedder, self.engine, self.info = embedder, FakeEngine(), INFO
-        self.manifest = Manifest(
-            format_version=1, name="test", version="1", source_commit="c",
-            files=[FileEntry(path="index.sqlite", size_bytes=1, sha256="a" * 64)],
-        )  # fmt: skip
+        self.folder = index.parent / "box"
+        self.folder.mkdir()
+        (self.folder / "LICENSE").write_text("free")
+        files = describe_folder(self.folder)
+        self.manifest = Manifest(format_version=1, name="test", version="1", source_commit="c", files=files)
+        write_manifest(self.folder, self.manifest)
         self.box, self.model, self.lineage = BoxConfig(), ModelConfig(), LINEAGE
         passed = {"passed": True, "adapter_sha256": "1" * 64, "index_sha256": "i"}
         self.shelf = Shelf(

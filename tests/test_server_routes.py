@@ -224,6 +224,9 @@ def test_the_library_the_box_and_the_engine_are_described(server: Running) -> No
     assert server.http.get(f"/v1/library/chunks/{chunk['id']}").json() == chunk
     assert server.http.get("/v1/box/engine").json()["pid"] == 4242
     assert server.http.get("/v1/box").json()["files"] == 1
+    assert server.http.post("/v1/box/verify").json()["intact"] is True
+    (server.service.box.folder / "LICENSE").write_text("FREE")
+    assert "LICENSE" in server.http.post("/v1/box/verify").json()["problems"][0]
     assert server.http.get("/v1/me").json()["name"] == "local"
     refused = server.http.post("/v1/jobs", json={"kind": "purge", "input": {"record_id": "lsass"}})
     assert refused.status_code == 409 and refused.json()["error"]["code"] == "library_read_only"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from pydantic import BaseModel
 
 from whis_box.server import logs
 from whis_box.server.access import Caller
 from whis_box.server.asynchronous import Desk
 from whis_box.server.failures import HttpError
 from whis_box.server.service import Call, Service
-from whis_box.server.wire import ErrorEnvelope, Scope
+from whis_box.server.wire import ErrorEnvelope, Job, Scope
 
 
 def service(request: Request) -> Service:
@@ -68,6 +69,15 @@ AskCall = Annotated[Call, Depends(CallWith("ask"))]
 TriageCall = Annotated[Call, Depends(CallWith("triage"))]
 IngestCall = Annotated[Call, Depends(CallWith("ingest"))]
 AdminCall = Annotated[Call, Depends(CallWith("admin"))]
+
+
+def may_stream(model: type[BaseModel], *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """Beside the answer: the job it may become (202), and the answer's other media types."""
+    content: dict[str, dict[str, Any]] = {media_type: {"schema": {}} for media_type in media_types}
+    return {
+        200: {"model": model, "content": content, "description": "The answer, whole or as events."},
+        202: {"model": Job, "description": "It became a job; see Location."},
+    }
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from whis_box.schemas import Answer, Tlp, Triage
 from whis_box.server import sse
 from whis_box.server.asynchronous import Headers
 from whis_box.server.body import StrictRoute, is_ndjson, lines_of, read_object, validated
-from whis_box.server.deps import AskCall, TheDesk, TheService, TriageCall, responses
+from whis_box.server.deps import AskCall, TheDesk, TheService, TriageCall, may_stream, responses
 from whis_box.server.failures import as_envelope
 from whis_box.server.service import Call, Service
 from whis_box.server.wire import AskRequest, BatchError, JobRequest, SearchRequest, SearchResponse
@@ -48,7 +48,11 @@ EXAMPLE_ALERT = {
 }
 
 
-@router.post("/v1/ask", response_model=Answer, responses=responses(404))
+@router.post(
+    "/v1/ask",
+    response_model=Answer,
+    responses={**may_stream(Answer, sse.MEDIA_TYPE), **responses(404, 409)},
+)
 async def ask(
     request: Request, asked: AskRequest, call: AskCall, service: TheService, desk: TheDesk,
     stream: Stream = 0, prefer: Prefer = "", idempotency_key: Key = "", accept: Accept = "",
@@ -79,7 +83,7 @@ async def ask_batch(request: Request, call: AskCall, service: TheService) -> Res
 @router.post(
     "/v1/triage",
     response_model=Triage,
-    responses=responses(404, 409),
+    responses={**may_stream(Triage, sse.MEDIA_TYPE, "application/x-ndjson"), **responses(404, 409)},
     openapi_extra=event_body(EXAMPLE_ALERT),
 )
 async def triage(

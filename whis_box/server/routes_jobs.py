@@ -25,9 +25,7 @@ EXAMPLE = {"kind": "ask", "input": {"question": "What does logon type 10 mean?"}
 BODY = {
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}, "example": EXAMPLE}
-        },
+        "content": {"application/json": {"schema": JobRequest.model_json_schema(), "example": EXAMPLE}},
     }
 }
 

@@ -59,7 +59,8 @@ class Traffic(Collector):
         self._shadows: deque[tuple[Work, Result, Release]] = deque()
         self.dropped = 0
         self._recent: OrderedDict[str, Served] = OrderedDict()
-        self._judged_at = 0.0
+        self._judged_at, self._unjudged = 0.0, False
+        self._following = threading.Lock()
         self._failed_revision = -1
         metrics.collect_with(self)
 
@@ -124,14 +125,20 @@ class Traffic(Collector):
         if notes:
             self.control.store.observe(notes)
         stored = self.control.state()
-        if stored.revision != self.state.revision and stored.revision != self._failed_revision:
+        if stored.revision not in (self.state.revision, self._failed_revision):
             self.follow(stored, prepare)
-        if notes and time.monotonic() - self._judged_at > JUDGE_EVERY_S:
-            self._judged_at = time.monotonic()
+        self._unjudged = self._unjudged or bool(notes)
+        if self._unjudged and time.monotonic() - self._judged_at > JUDGE_EVERY_S:
+            self._judged_at, self._unjudged = time.monotonic(), False
             self._judge(prepare)
 
     def follow(self, stored: RolloutState, prepare: Callable[[RolloutState], None]) -> None:
-        """Let `stored` hold from the next request on, once it is loaded."""
+        """Let `stored` hold from the next request on, once it is loaded; an older state changes nothing."""
+        with self._following:
+            if stored.revision > self.state.revision:
+                self._follow(stored, prepare)
+
+    def _follow(self, stored: RolloutState, prepare: Callable[[RolloutState], None]) -> None:
         try:
             prepare(stored)
         except WhisError as error:
