@@ -186,7 +186,9 @@ def overhead(box: Path, runs: int) -> dict[str, Any]:
         for n in range(runs + 4):
             question = QUESTIONS[n % len(QUESTIONS)]
             started = time.perf_counter()
-            answer = server.http.post("/v1/ask", json={"question": question}).json()
+            reply = server.http.post("/v1/ask", json={"question": question})
+            assert reply.status_code == 200, reply.text
+            answer = reply.json()
             whole_ms = (time.perf_counter() - started) * 1000
             if n >= 4:
                 own.append(whole_ms - answer["timings"]["total_ms"])

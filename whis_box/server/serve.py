@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -168,19 +169,21 @@ def open_socket(listen: ListenConfig) -> tuple[socket.socket, str]:
 
 def _unix_socket(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path.is_socket():
-            _refuse_live(path)
-            path.unlink()
-        old = os.umask(0o177)
+    with ExitStack() as undo:
+        undo.callback(sock.close)
         try:
-            sock.bind(str(path))
-        finally:
-            os.umask(old)
-    except OSError as cause:
-        sock.close()
-        raise storage_error("listen on", path, cause) from cause
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if path.is_socket():
+                _refuse_live(path)
+                path.unlink()
+            old = os.umask(0o177)
+            try:
+                sock.bind(str(path))
+            finally:
+                os.umask(old)
+        except OSError as cause:
+            raise storage_error("listen on", path, cause) from cause
+        undo.pop_all()
     sock.listen(512)
     return sock
 
