@@ -19,6 +19,7 @@ from whis_box.config import AbstainConfig, BoxConfig, EvidenceConfig, ModelConfi
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine.protocol import Completion, EngineInfo, GenerateRequest
 from whis_box.errors import RequestCancelledError, WhisError
+from whis_box.gates import GateFile, GateRow, binding_of, write_gate
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
@@ -75,6 +76,32 @@ class FakeEngine:
         yield Completion(text, "stop", 100, 40, 5, 10.0, 20.0)
 
 
+def make_gate(folder: Path, name: str, **binding: str) -> str:
+    """A sealed gate file that passes exactly one lineage."""
+    path = folder / name / "gate.json"
+    path.parent.mkdir(exist_ok=True)
+    row = GateRow(metric="ask.answered", limit="at least 0.5", passed=True)
+    gate = GateFile(
+        passed=True, subject=name, binding={**binding_of(LINEAGE), **binding}, rows=[row],
+        rules_sha256="0" * 64, results_sha256="0" * 64, created_at="2026-11-25T00:00:00+00:00",
+    )  # fmt: skip
+    write_gate(path, gate)
+    return str(path)
+
+
+def make_shelf(folder: Path, index: Path) -> Shelf:
+    """The base, `good@1` with a passed gate, and `bad@1` without one."""
+    gate_path = make_gate(folder, "good", adapter="1" * 64)
+    missing = str(folder / "bad" / "gate.json")
+    adapters = [
+        Artifact(reference=BASE, path="", sha256="none", origin="box"),
+        Artifact(reference="good@1", path="x", sha256="1" * 64, origin="box", gate_path=gate_path),
+        Artifact(reference="bad@1", path="x", sha256="2" * 64, origin="box", gate_path=missing),
+    ]
+    indexes = [Artifact(reference=BOX_INDEX, path=str(index), sha256="i", origin="box")]
+    return Shelf(adapters, indexes, LINEAGE)
+
+
 class FakeBox:
     """Stands in for OpenedBox; two adapters, one of them with a passed gate."""
 
@@ -89,15 +116,7 @@ class FakeBox:
         self.manifest = Manifest(format_version=1, name="test", version="1", source_commit="c", files=files)
         write_manifest(self.folder, self.manifest)
         self.box, self.model, self.lineage = BoxConfig(), ModelConfig(), LINEAGE
-        passed = {"passed": True, "adapter_sha256": "1" * 64, "index_sha256": "i"}
-        self.shelf = Shelf(
-            [
-                Artifact(reference=BASE, path="", sha256="none", origin="box"),
-                Artifact(reference="good@1", path="x", sha256="1" * 64, origin="box", gate=passed),
-                Artifact(reference="bad@1", path="x", sha256="2" * 64, origin="box"),
-            ],
-            [Artifact(reference=BOX_INDEX, path=str(index), sha256="i", origin="box")],
-        )
+        self.shelf = make_shelf(self.folder.parent, index)
         self.releases = frozenset({Release()})
         self.index = index
         self.config = retriever._config
@@ -112,7 +131,7 @@ class FakeBox:
         return True
 
     def lineage_of(self, release: Release) -> Lineage:
-        return self.lineage.model_copy(update={"adapter": self.shelf.adapters[release.adapter].sha256})
+        return self.shelf.lineage_of(release)
 
     def copilot(self, release: Release, writer: Any) -> Copilot:
         retriever = Retriever(self.index, self.embedder, self._embedder_sha256, self.config)

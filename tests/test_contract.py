@@ -22,7 +22,7 @@ TIERS = [
     {"errors", "paths"},
     {"schemas"},
     {"config"},
-    {"prompts", "engine", "knowledge", "guards", "audit"},
+    {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},

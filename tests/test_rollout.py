@@ -11,30 +11,32 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.server_box import ALERT, QUESTION, FakeBox, Running, serving
+from tests.server_box import (
+    ALERT,
+    LINEAGE,
+    QUESTION,
+    FakeBox,
+    Running,
+    make_gate,
+    make_shelf,
+    serving,
+)
 from whis_box.config import load_config
 from whis_box.errors import ConfigError, EngineError, InputError, NotReadyError
 from whis_box.paths import repository_root
 from whis_box.rollout.compare import agreement
 from whis_box.rollout.config import EnvironmentConfig, RollbackRules, RolloutConfig
 from whis_box.rollout.control import Control, arm_of
-from whis_box.rollout.releases import BASE, BOX_INDEX, Artifact, Release, Shelf, read_shelf
+from whis_box.rollout.releases import Release, Shelf, gate_of, read_shelf
 from whis_box.rollout.state import Rate, RolloutRequest, RolloutState
 from whis_box.rollout.store import RolloutStore
 
 GOOD, BAD = Release(adapter="good@1"), Release(adapter="bad@1")
 
 
-def shelf() -> Shelf:
-    passed = {"passed": True, "adapter_sha256": "1" * 64, "index_sha256": "i"}
-    return Shelf(
-        [
-            Artifact(reference=BASE, path="", sha256="none", origin="box"),
-            Artifact(reference="good@1", path="x", sha256="1" * 64, origin="box", gate=passed),
-            Artifact(reference="bad@1", path="x", sha256="2" * 64, origin="box"),
-        ],
-        [Artifact(reference=BOX_INDEX, path="x", sha256="i", origin="box")],
-    )
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return make_shelf(tmp_path, tmp_path / "index.sqlite")
 
 
 @pytest.fixture
@@ -58,32 +60,34 @@ def test_the_config_file_loads_and_an_unknown_environment_is_named(tmp_path: Pat
         load_config(tmp_path / "r.yaml", RolloutConfig)
 
 
-def test_a_canary_is_promoted_with_its_gate_and_rolled_back(control: Control) -> None:
-    control.act("canary", ask(adapter="good@1", percent=20), shelf(), "me")
+def test_a_canary_is_promoted_with_its_gate_and_rolled_back(control: Control, shelf: Shelf) -> None:
+    control.act("canary", ask(adapter="good@1", percent=20), shelf, "me")
     assert control.state().canary == GOOD and control.state().stable == Release()
-    promoted = control.act("promote", ask(), shelf(), "me")
+    promoted = control.act("promote", ask(), shelf, "me")
     assert (promoted.stable, promoted.previous, promoted.canary) == (GOOD, Release(), None)
-    back = control.act("rollback", ask(reason="worse"), shelf(), "me")
+    back = control.act("rollback", ask(reason="worse"), shelf, "me")
     assert back.stable == Release() and back.revision == 3
     events = control.store.events("prod", 10)
     assert [one.action for one in events] == ["rollback", "promote", "canary"]
     assert events[0].reason == "worse" and events[0].actor == "me"
 
 
-def test_promotion_needs_a_passed_gate_for_exactly_these_files(control: Control) -> None:
-    control.act("canary", ask(adapter="bad@1"), shelf(), "me")
-    with pytest.raises(NotReadyError, match=r"gate\.json is missing"):
-        control.act("promote", ask(), shelf(), "me")
-    other = shelf()
-    for gate, says in (
-        ({"passed": False}, "only a passed gate"),
-        ({"passed": "yes", "adapter_sha256": "2" * 64, "index_sha256": "i"}, "only a passed gate"),
-        ({"passed": True, "adapter_sha256": "1" * 64, "index_sha256": "i"}, "adapter_sha256"),
-        ({"passed": True, "adapter_sha256": "2" * 64, "index_sha256": "old"}, "index_sha256"),
-    ):
-        other.adapters["bad@1"] = other.adapters["bad@1"].model_copy(update={"gate": gate})
-        with pytest.raises(NotReadyError, match=says):
-            control.act("promote", ask(), other, "me")
+def test_promotion_needs_a_passed_gate_for_exactly_these_files(
+    control: Control, shelf: Shelf, tmp_path: Path
+) -> None:
+    control.act("canary", ask(adapter="bad@1"), shelf, "me")
+    with pytest.raises(NotReadyError, match=r"gate\.json: missing"):
+        control.act("promote", ask(), shelf, "me")
+    path = Path(make_gate(tmp_path, "bad", adapter="1" * 64))
+    with pytest.raises(NotReadyError, match="another subject"):
+        control.act("promote", ask(), shelf, "me")
+    make_gate(tmp_path, "bad", adapter="2" * 64, index="old")
+    with pytest.raises(NotReadyError, match="another subject"):
+        control.act("promote", ask(), shelf, "me")
+    make_gate(tmp_path, "bad", adapter="2" * 64)
+    path.write_text(path.read_text().replace("0.5", "0.1"))
+    with pytest.raises(NotReadyError, match="digest does not match"):
+        control.act("promote", ask(), shelf, "me")
     assert control.state().stable == Release()
 
 
@@ -101,14 +105,14 @@ def test_promotion_needs_a_passed_gate_for_exactly_these_files(control: Control)
     ],
 )
 def test_a_change_that_makes_no_sense_is_refused(
-    control: Control, action: Any, fields: dict[str, str], error: type[Exception]
+    control: Control, shelf: Shelf, action: Any, fields: dict[str, str], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        control.act(action, ask(**fields), shelf(), "me")
+        control.act(action, ask(**fields), shelf, "me")
     assert control.state().revision == 0
 
 
-def test_two_writers_do_not_overwrite_each_other(control: Control) -> None:
+def test_two_writers_do_not_overwrite_each_other(control: Control, shelf: Shelf) -> None:
     before = control.state()
     assert control.store.change(before, before, "a", "stop") is not None
     assert control.store.change(before, before, "b", "stop") is None
@@ -150,8 +154,10 @@ def observe(control: Control, arm: str, release: Release, n: int, ok: bool = Tru
     control.store.observe([("prod", arm, str(release), ok, ms, False)] * n)
 
 
-def test_errors_and_latency_break_a_canary_but_not_before_enough_requests(control: Control) -> None:
-    control.act("canary", ask(adapter="good@1", percent=50), shelf(), "me")
+def test_errors_and_latency_break_a_canary_but_not_before_enough_requests(
+    control: Control, shelf: Shelf
+) -> None:
+    control.act("canary", ask(adapter="good@1", percent=50), shelf, "me")
     observe(control, "canary", GOOD, 4, ok=False)
     assert control.breach() == ""
     observe(control, "canary", GOOD, 1, ok=False)
@@ -163,24 +169,26 @@ def test_errors_and_latency_break_a_canary_but_not_before_enough_requests(contro
     assert "p95 400 ms is 4.00 times 100 ms" in control.breach()
 
 
-def test_a_release_that_was_just_promoted_is_judged_too(control: Control) -> None:
+def test_a_release_that_was_just_promoted_is_judged_too(control: Control, shelf: Shelf) -> None:
     observe(control, "stable", Release(), 20)
-    control.act("activate", ask(adapter="good@1"), shelf(), "me")
+    control.act("activate", ask(adapter="good@1"), shelf, "me")
     observe(control, "stable", GOOD, 5, ok=False)
     assert control.breach().startswith("error rate")
-    assert control.act("rollback", ask(), shelf(), "auto").stable == Release()
+    assert control.act("rollback", ask(), shelf, "auto").stable == Release()
 
 
 def test_the_shelf_reads_adapters_indexes_and_gates(tmp_path: Path) -> None:
     folder = tmp_path / "box" / "adapters" / "soc" / "2"
     folder.mkdir(parents=True)
     (folder / "adapter.gguf").write_bytes(b"GGUF")
-    (folder / "gate.json").write_text('{"passed": true}')
-    found = read_shelf(tmp_path / "box", tmp_path / "state", tmp_path / "i.sqlite", "i")
-    assert found.adapters["soc@2"].gate == {"passed": True} and found.adapters["soc@2"].origin == "box"
+    found = read_shelf(tmp_path / "box", tmp_path / "state", tmp_path / "i.sqlite", LINEAGE)
+    held = found.adapters["soc@2"]
+    assert held.origin == "box" and found.lineage_of(Release(adapter="soc@2")).adapter == held.sha256
+    assert gate_of(held) is None and "missing" in found.gate_problem(Release(adapter="soc@2"))
+    make_gate(folder.parent, "2", adapter=held.sha256)
+    assert found.gate_problem(Release(adapter="soc@2")) == ""
     (folder / "gate.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"gate\.json"):
-        read_shelf(tmp_path / "box", tmp_path / "state", tmp_path / "i.sqlite", "i")
+    assert gate_of(held) is None and "gate.json" in found.gate_problem(Release(adapter="soc@2"))
 
 
 # ------------------------------------------------------------------ served
@@ -243,8 +251,8 @@ def test_a_canary_that_fails_goes_back_by_itself(fake_box: FakeBox) -> None:
 def test_a_promotion_without_its_gate_is_a_conflict(server: Running) -> None:
     act(server, "canary", adapter="bad@1")
     refused = server.http.post("/v1/rollout/promote", json={})
-    assert refused.status_code == 409 and "gate.json is missing" in refused.json()["error"]["message"]
-    assert "gate.json is missing" in server.http.get("/v1/rollout/report").json()["gate_problem"]
+    assert refused.status_code == 409 and "gate.json: missing" in refused.json()["error"]["message"]
+    assert "gate.json: missing" in server.http.get("/v1/rollout/report").json()["gate_problem"]
 
 
 def test_a_shadow_compares_and_never_answers(server: Running) -> None:

@@ -18,7 +18,7 @@ from whis_box.errors import EXIT_OK
 from whis_box.paths import default_box, repository_root, state_dir
 from whis_box.rollout.config import RolloutConfig
 from whis_box.rollout.control import Control
-from whis_box.rollout.releases import Shelf, read_shelf
+from whis_box.rollout.releases import Artifact, Shelf, gate_of, read_shelf
 from whis_box.rollout.state import Action, RolloutReport, RolloutRequest, RolloutState
 from whis_box.rollout.store import RolloutStore
 
@@ -74,10 +74,11 @@ def _control(options: argparse.Namespace) -> Control:
 
 def _shelf(box: Path) -> Shelf:
     from whis_box.box.manifest import read_manifest
+    from whis_box.box.opening import open_lineage
 
-    manifest, _ = read_manifest(box)
-    index = load_config(box / "configs" / "box.yaml", BoxConfig).index
-    return read_shelf(box, state_dir(), box / index, manifest.sha256_of(index.as_posix()))
+    manifest, digest = read_manifest(box)
+    config = load_config(box / "configs" / "box.yaml", BoxConfig)
+    return read_shelf(box, state_dir(), box / config.index, open_lineage(manifest, digest, config))
 
 
 def _act(options: argparse.Namespace) -> int:
@@ -88,7 +89,8 @@ def _act(options: argparse.Namespace) -> int:
     }
     control = _control(options)
     actor = f"cli:{getpass.getuser()}"
-    state = control.act(options.action, RolloutRequest.model_validate(fields), _shelf(options.box), actor)
+    shelf = None if options.action in ("rollback", "stop") else _shelf(options.box)
+    state = control.act(options.action, RolloutRequest.model_validate(fields), shelf, actor)
     # A folder of its own: the server's chain has one writer.
     log = AuditLog(state_dir() / "audit-cli")
     detail = {"revision": state.revision, "state": state.model_dump(mode="json")}
@@ -114,14 +116,18 @@ def _list(options: argparse.Namespace) -> int:
     shelf, state = _shelf(options.box), _control(options).state()
     held = [*shelf.adapters.values(), *shelf.indexes.values()]
     if options.json:
-        rows = [one.model_dump(mode="json") for one in held]
+        rows = [{**one.model_dump(mode="json"), "gate": _gate_word(one)} for one in held]
         print(json.dumps({"state": state.model_dump(mode="json"), "held": rows}))
         return EXIT_OK
     _print_state(state, as_json=False)
     for one in held:
-        gate = "no gate" if one.gate is None else ("passed" if one.gate.get("passed") is True else "refused")
-        print(f"  {one.reference:<30} {one.sha256[:12]:<13} {one.origin:<6} {gate}")
+        print(f"  {one.reference:<30} {one.sha256[:12]:<13} {one.origin:<6} {_gate_word(one)}")
     return EXIT_OK
+
+
+def _gate_word(artifact: Artifact) -> str:
+    gate = gate_of(artifact)
+    return "no gate" if gate is None else ("passed" if gate.passed else "refused")
 
 
 def _report(options: argparse.Namespace) -> int:

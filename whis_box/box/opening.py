@@ -51,7 +51,7 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
                     catalogue=Catalogue(folder / box.catalogue),
                     model=model,
                     box=box,
-                    lineage=open_lineage(manifest, digest, box),
+                    lineage=_lineage(manifest, digest, box),
                 )
             )
         finally:
@@ -63,6 +63,11 @@ def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manif
     embedder = open_embedder(folder, box, rag)
     digest = manifest.sha256_of((box.embedder / MODEL_FILE).as_posix())
     return Retriever(folder / box.index, embedder, digest, rag.retriever)
+
+
+def open_lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
+    """The digests of what a box was built with, without an adapter."""
+    return _lineage(manifest, digest, box)
 
 
 def open_embedder(folder: Path, box: BoxConfig, rag: RagConfig) -> Embedder:
@@ -86,8 +91,7 @@ def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
     )
 
 
-def open_lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
-    """The digests of what a box was built with, without an adapter."""
+def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
     return Lineage(
         box=digest,
         base=manifest.sha256_of(box.base_model.as_posix()),

@@ -29,8 +29,8 @@ class Control:
         first = RolloutState(environment=name, stable=Release(adapter=start.adapter, index=start.index))
         return self.store.state(name) or first
 
-    def act(self, action: Action, asked: RolloutRequest, shelf: Shelf, actor: str) -> RolloutState:
-        """Change the state.
+    def act(self, action: Action, asked: RolloutRequest, shelf: Shelf | None, actor: str) -> RolloutState:
+        """Change the state; `rollback` and `stop` need no shelf.
 
         Raises: InputError, NotReadyError for what is not on this host or has no gate.
         """
@@ -49,7 +49,7 @@ class Control:
 
         Raises: InputError when there is nothing to go back to.
         """
-        return self.act("rollback", asked, Shelf([], []), actor)
+        return self.act("rollback", asked, None, actor)
 
     def _activate(self, before: RolloutState, asked: RolloutRequest, shelf: Shelf) -> RolloutState:
         wanted = _release(before.stable, asked)
@@ -89,7 +89,7 @@ class Control:
             }
         )
 
-    def _rollback(self, before: RolloutState, asked: RolloutRequest, shelf: Shelf) -> RolloutState:
+    def _rollback(self, before: RolloutState, asked: RolloutRequest, shelf: Shelf | None) -> RolloutState:
         """A canary goes first; without one, stable goes back."""
         if before.canary is not None:
             return before.model_copy(update={"canary": None, "canary_percent": 0})
@@ -97,7 +97,7 @@ class Control:
             raise InputError("there is nothing to roll back to: no canary, and stable was never changed")
         return before.model_copy(update={"stable": before.previous, "previous": before.stable})
 
-    def _stop(self, before: RolloutState, asked: RolloutRequest, shelf: Shelf) -> RolloutState:
+    def _stop(self, before: RolloutState, asked: RolloutRequest, shelf: Shelf | None) -> RolloutState:
         return before.model_copy(update={"canary": None, "canary_percent": 0, "shadow": None})
 
     def _check_gate(self, release: Release, shelf: Shelf) -> None:

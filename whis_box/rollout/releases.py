@@ -6,23 +6,20 @@ gate file beside it, or as what the box itself was built with.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from whis_box.config import describe_validation
-from whis_box.errors import ConfigError, InputError, NotReadyError
-from whis_box.paths import file_sha256, read_text
-from whis_box.schemas import Frozen
+from whis_box.errors import InputError, NotReadyError, WhisError
+from whis_box.gates import GATE_FILE, GateFile, read_gate, require_gate
+from whis_box.paths import file_sha256
+from whis_box.schemas import Frozen, Lineage
 
 REFERENCE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9._-]*$")
 BASE = "base@box"
 BOX_INDEX = "index@box"
-GATE_NAME = "gate.json"
 
 
 class Release(Frozen):
@@ -43,15 +40,26 @@ class Artifact(Frozen):
     sha256: str
     origin: str
     """`box` or `state`."""
-    gate: dict[str, Any] | None = None
+    gate_path: str = ""
+    """Where its gate file is, or would be."""
 
 
 class Shelf:
-    """The adapters and indexes of one box and one state folder."""
+    """The adapters and indexes of one box and one state folder; `lineage` is the box's own."""
 
-    def __init__(self, adapters: list[Artifact], indexes: list[Artifact]) -> None:
+    def __init__(self, adapters: list[Artifact], indexes: list[Artifact], lineage: Lineage) -> None:
         self.adapters = {one.reference: one for one in adapters}
         self.indexes = {one.reference: one for one in indexes}
+        self._lineage = lineage
+
+    def lineage_of(self, release: Release) -> Lineage:
+        """What an answer of `release` carries, and what its gate must name.
+
+        Raises: NotReadyError.
+        """
+        self.check(release)
+        adapter, index = self.adapters[release.adapter], self.indexes[release.index]
+        return self._lineage.model_copy(update={"adapter": adapter.sha256, "index": index.sha256})
 
     def check(self, release: Release) -> None:
         """Refuse a release that this host does not hold.
@@ -69,35 +77,38 @@ class Shelf:
                 )
 
     def gate_problem(self, release: Release) -> str:
-        """Why `release` may not become stable, or "" when a passed gate names exactly these files."""
-        self.check(release)
-        adapter, index = self.adapters[release.adapter], self.indexes[release.index]
+        """Why `release` may not become stable, or "" when a passed gate names exactly these files.
+
+        The box as it was built needs none: it was gated before it was signed.
+        """
         if release == Release():
             return ""
-        carrier = adapter if release.adapter != BASE else index
-        gate = carrier.gate
-        where = f"{carrier.reference}: {GATE_NAME}"
-        if gate is None:
-            return f"{where} is missing; run `whis eval gate` on the build host and bring it along"
-        if gate.get("passed") is not True:
-            return f"{where}: passed is {gate.get('passed')!r}; only a passed gate promotes"
-        for field, artifact in (("adapter_sha256", adapter), ("index_sha256", index)):
-            if gate.get(field) != artifact.sha256:
-                named = str(gate.get(field))[:12]
-                return f"{where}: {field} is {named}, this host holds {artifact.sha256[:12]}; gate this pair"
+        held = self.adapters[release.adapter] if release.adapter != BASE else self.indexes[release.index]
+        try:
+            require_gate(Path(held.gate_path), self.lineage_of(release))
+        except WhisError as error:
+            return str(error)
         return ""
 
 
-def read_shelf(box: Path, state: Path, index_path: Path, index_sha256: str) -> Shelf:
+def gate_of(artifact: Artifact) -> GateFile | None:
+    """The artifact's gate file, None if there is none or it was altered."""
+    try:
+        return read_gate(Path(artifact.gate_path)) if artifact.gate_path else None
+    except WhisError:
+        return None
+
+
+def read_shelf(box: Path, state: Path, index_path: Path, lineage: Lineage) -> Shelf:
     """Everything below `box/adapters`, `state/adapters` and `state/indexes`, with its digests.
 
-    Raises: StorageError, ConfigError for a gate file that is not JSON.
+    Raises: StorageError.
     """
     adapters = [Artifact(reference=BASE, path="", sha256="none", origin="box")]
     adapters += [*_found(box / "adapters", "*.gguf", "box"), *_found(state / "adapters", "*.gguf", "state")]
-    indexes = [Artifact(reference=BOX_INDEX, path=str(index_path), sha256=index_sha256, origin="box")]
+    indexes = [Artifact(reference=BOX_INDEX, path=str(index_path), sha256=lineage.index, origin="box")]
     indexes += _found(state / "indexes", "*.sqlite", "state")
-    return Shelf(adapters, indexes)
+    return Shelf(adapters, indexes, lineage)
 
 
 def parse_reference(text: str, what: str) -> str:
@@ -120,17 +131,5 @@ def _found(folder: Path, pattern: str, origin: str) -> Iterator[Artifact]:
                 path=str(path),
                 sha256=file_sha256(path),
                 origin=origin,
-                gate=_gate(path.parent / GATE_NAME),
+                gate_path=str(path.parent / GATE_FILE),
             )
-
-
-def _gate(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        gate = json.loads(read_text(path))
-        return Artifact(reference="x@y", path="", sha256="", origin="", gate=gate).gate
-    except ValidationError as cause:
-        raise ConfigError(describe_validation(str(path), cause)) from None
-    except ValueError as cause:
-        raise ConfigError(f"{path}: not valid JSON ({cause}); copy the pack again") from None

@@ -125,8 +125,7 @@ class AdapterState(Frozen):
     origin: str
     roles: list[str]
     gate_passed: bool | None
-    """None without a gate file."""
-    gate: dict[str, Any] | None
+    """None without a sound gate file; GET /v1/gates has them whole."""
 
 
 class AdapterList(Frozen):

@@ -104,12 +104,11 @@ class OpenedBox:
 
     def read_shelf(self) -> Shelf:
         """What this host holds now."""
-        return read_shelf(self.folder, state_dir(), self.folder / self.box.index, self.lineage.index)
+        return read_shelf(self.folder, state_dir(), self.folder / self.box.index, self.lineage)
 
     def lineage_of(self, release: Release) -> Lineage:
         """What an answer of `release` carries."""
-        adapter, index = self.shelf.adapters[release.adapter], self.shelf.indexes[release.index]
-        return self.lineage.model_copy(update={"adapter": adapter.sha256, "index": index.sha256})
+        return self.shelf.lineage_of(release)
 
     def open_index(self, release: Release) -> Retriever:
         """A new connection to the release's index.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from whis_box.errors import InputError, NotReadyError
+from whis_box.gates import GateFile
 from whis_box.rollout.compare import outcome_of
-from whis_box.rollout.releases import Artifact
+from whis_box.rollout.releases import Artifact, gate_of
 from whis_box.rollout.state import (
     Action,
     AdapterList,
@@ -58,7 +59,7 @@ async def act(action: Action, asked: RolloutRequest, call: AdminCall, service: T
     traffic = service.traffic
 
     def work() -> RolloutState:
-        shelf = service.box.shelf if action in ("rollback", "stop") else service.box.read_shelf()
+        shelf = None if action in ("rollback", "stop") else service.box.read_shelf()
         after = traffic.control.act(action, asked, shelf, call.caller.name)
         traffic.follow(after, service.prepare)
         return traffic.state
@@ -82,16 +83,16 @@ async def adapters(call: AskCall, service: TheService) -> AdapterList:
     )
 
 
-@router.get("/gates", response_model=dict[str, dict[str, Any]], responses=responses())
-async def gates(call: AskCall, service: TheService) -> dict[str, dict[str, Any]]:
-    """The gate files on this host by reference."""
+@router.get("/gates", response_model=dict[str, GateFile], responses=responses())
+async def gates(call: AskCall, service: TheService) -> dict[str, GateFile]:
+    """The gate files on this host by reference; an altered one is not among them."""
     shelf = service.box.shelf
     held = [*shelf.adapters.values(), *shelf.indexes.values()]
-    return {one.reference: one.gate for one in held if one.gate is not None}
+    return {one.reference: gate for one in held if (gate := gate_of(one)) is not None}
 
 
 def _state(service: Service, kind: str, artifact: Artifact) -> AdapterState:
-    now = service.traffic.state
+    now, gate = service.traffic.state, gate_of(artifact)
     arms = {"stable": now.stable, "previous": now.previous, "canary": now.canary, "shadow": now.shadow}
     roles = [
         name
@@ -104,8 +105,7 @@ def _state(service: Service, kind: str, artifact: Artifact) -> AdapterState:
         sha256=artifact.sha256,
         origin=artifact.origin,
         roles=roles,
-        gate_passed=None if artifact.gate is None else artifact.gate.get("passed") is True,
-        gate=artifact.gate,
+        gate_passed=gate.passed if gate is not None else None,
     )
 
 
