@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,19 @@ from tests.server_box import (
     make_shelf,
     serving,
 )
+from whis_box.audit import verify_log
+from whis_box.box.manifest import FORMAT_VERSION, Manifest, describe_folder, write_manifest
+from whis_box.cli import main
 from whis_box.config import load_config
-from whis_box.errors import ConfigError, EngineError, InputError, NotReadyError
+from whis_box.errors import (
+    EXIT_NOT_READY,
+    EXIT_OK,
+    EXIT_USAGE,
+    ConfigError,
+    EngineError,
+    InputError,
+    NotReadyError,
+)
 from whis_box.paths import repository_root
 from whis_box.rollout.compare import agreement
 from whis_box.rollout.config import EnvironmentConfig, RollbackRules, RolloutConfig
@@ -314,3 +326,37 @@ def test_a_rating_joins_the_comparison(server: Running) -> None:
     assert unknown.status_code == 404
     [row] = server.service.rollout_store.ratings(10)
     assert json.loads(row["input"]) == ALERT
+
+
+def test_the_command_line_changes_and_shows_the_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WHIS_STATE", str(tmp_path / "state"))
+    box = tmp_path / "box"
+    places = ("models/base.gguf", "index/whis.sqlite", "embedder/model.onnx", "adapters/soc/2/soc.gguf")
+    for place in places:
+        (box / place).parent.mkdir(parents=True, exist_ok=True)
+        (box / place).write_bytes(place.encode())
+    (box / "configs").mkdir()
+    shutil.copy(repository_root() / "configs" / "box.yaml", box / "configs")
+    files = describe_folder(box)
+    write_manifest(
+        box, Manifest(format_version=FORMAT_VERSION, name="t", version="1", source_commit="c", files=files)
+    )
+
+    def whis(*command: str) -> tuple[int, str]:
+        code = main(["adapters", *command, "--box", str(box)])
+        return code, capsys.readouterr().out
+
+    assert whis("canary", "gone@1")[0] == EXIT_NOT_READY
+    code, out = whis("canary", "soc@2", "--percent", "25", "--reason", "first try")
+    assert code == EXIT_OK and "soc@2 on index@box  25 %" in out
+    assert whis("promote")[0] == EXIT_NOT_READY  # no gate file
+    code, out = whis("list", "--json")
+    assert [one["gate"] for one in json.loads(out)["held"]] == ["no gate"] * 3
+    code, out = whis("report")
+    assert "errors not measured" in out and "not to be promoted" in out
+    assert "canary" not in whis("rollback", "--reason", "worse")[1]
+    assert [line.split()[3] for line in whis("history")[1].splitlines()] == ["rollback", "canary"]
+    assert verify_log(tmp_path / "state" / "audit-cli").entries == 2
+    assert whis("rollback")[0] == EXIT_USAGE
