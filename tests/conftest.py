@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.server_box import FakeBox, Running, serving
 from whis_box.config import RagConfig
 from whis_box.ingest.pipeline import build_index, read_folder
 from whis_box.knowledge.retriever import Retriever
@@ -135,3 +136,17 @@ def box() -> Path:
         "the end-to-end tests need build/box: run `make test` or `make box`"
     )
     return folder
+
+
+@pytest.fixture
+def fake_box(retriever: Retriever, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBox:
+    """A box for `serving`, with a state folder of its own."""
+    monkeypatch.setenv("WHIS_STATE", str(tmp_path / "state"))
+    return FakeBox(retriever.path, HashingEmbedder(), retriever)
+
+
+@pytest.fixture
+def server(fake_box: FakeBox) -> Iterator[Running]:
+    """A running server over `fake_box`."""
+    with serving(fake_box) as running:
+        yield running

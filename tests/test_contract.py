@@ -27,7 +27,7 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_eval", "cli_export", "cli_ingest"},
+    {"cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
@@ -36,6 +36,8 @@ WITHIN_A_TIER = {
     ("guards", "knowledge"),
     ("doctor", "box"),
     ("evaluation", "box"),
+    ("server", "box"),
+    ("server", "batch"),
     ("evaluation", "show"),
 }
 BUILD_HALF = ("convert", "train")

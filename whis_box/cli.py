@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import batch, cli_eval, cli_export, cli_ingest, show
+from whis_box import batch, cli_eval, cli_export, cli_ingest, cli_rollout, cli_serve, show
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -248,6 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     _index_commands(commands)
     _box_commands(commands)
     cli_eval.add_commands(commands, _command)
+    cli_serve.add_commands(commands)
+    cli_rollout.add_commands(commands)
     _command(commands, "doctor", _doctor, "check this machine and the box")
     bench = _command(commands, "bench", _bench, "measure the box on this machine")
     bench.add_argument(

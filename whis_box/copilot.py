@@ -10,11 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from whis_box import prompts
 from whis_box.config import BoxConfig, ModelConfig
 from whis_box.engine.protocol import Completion, GenerateRequest
-from whis_box.engine.supervisor import Engine
 from whis_box.errors import InputError
 from whis_box.guards import decision
 from whis_box.guards.binding import BoundAnswer, CitationList, bind, cite
@@ -23,6 +23,7 @@ from whis_box.guards.text import clean_text
 from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import Evidence, EvidenceSelector, EvidenceSentence
+from whis_box.knowledge.facets import Filter
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue, TechniqueEvidence, match_techniques
 from whis_box.knowledge.terms import terms
@@ -51,17 +52,30 @@ MAX_CHECKS = 4
 OnText = Callable[[str], None]
 
 
+class Writer(Protocol):
+    """What writes: the engine, or what stands before it."""
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the model process."""
+
+    def generate(self, request: GenerateRequest, on_text: OnText | None = None) -> Completion:
+        """One completion; `on_text` receives the deltas."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """Everything a copilot is made of; the caller opens and closes them."""
 
-    engine: Engine
+    engine: Writer
     retriever: Retriever
     selector: EvidenceSelector
     catalogue: Catalogue
     model: ModelConfig
     box: BoxConfig
     lineage: Lineage
+    lane: str = "base"
+    """The engine's lane that writes: the base, or one adapter."""
 
 
 class Copilot:
@@ -75,12 +89,22 @@ class Copilot:
         """Process id of the model process, None while it does not run."""
         return self._parts.engine.pid
 
-    def search(self, query: str, top_k: int | None = None) -> list[Hit]:
-        """The best chunks for `query`.
+    @property
+    def parts(self) -> Parts:
+        """What it is made of."""
+        return self._parts
+
+    def search(
+        self,
+        query: str,
+        top_k: int | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> list[Hit]:
+        """The best chunks for `query` within `narrowed`.
 
         Raises: InputError for an empty or oversized query.
         """
-        return self._parts.retriever.search(self._checked(query, "query")[0], top_k)
+        return self._parts.retriever.search(self._checked(query, "query")[0], top_k, narrowed)
 
     def evidence(self, question: str) -> Evidence:
         """What a prompt about `question` would hold, without calling the model.
@@ -91,14 +115,22 @@ class Copilot:
 
     # ------------------------------------------------------------------ ask
 
-    def ask(self, question: str, request_id: str | None = None, on_text: OnText | None = None) -> Answer:
-        """Answer from the box's passages, or say that they hold none; `on_text` streams the unverified draft.
+    def ask(
+        self,
+        question: str,
+        request_id: str | None = None,
+        on_text: OnText | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> Answer:
+        """Answer from the box's passages, or say that they hold none.
+
+        `on_text` streams the draft sentence by sentence, before it is bound and checked.
 
         Raises: InputError, EngineError, VerificationError.
         """
         started = time.perf_counter()
         cleaned, findings = self._checked(question, "question")
-        evidence = self._parts.selector.select(cleaned)
+        evidence = self._parts.selector.select(cleaned, narrowed)
         retrieve_ms = _ms_since(started)
         threshold = self._parts.selector.threshold
         if not evidence.sentences or evidence.relevance.probability < threshold:
@@ -112,7 +144,8 @@ class Copilot:
             style,
             self._parts.model.generation.max_sentences,
         )
-        completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, on_text)
+        draft = _Draft(evidence, on_text) if on_text and style == "select" else on_text
+        completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, draft)
         drafted = prompts.parse_answer(completion.text, style)
         bound = self._bind(drafted, evidence)
         self._check(bound.citations)
@@ -160,7 +193,11 @@ class Copilot:
     # --------------------------------------------------------------- triage
 
     def triage(
-        self, event: Mapping[str, object], request_id: str | None = None, on_text: OnText | None = None
+        self,
+        event: Mapping[str, object],
+        request_id: str | None = None,
+        on_text: OnText | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
     ) -> Triage:
         """Judge one alert: observables and techniques by code, a summary by the model, checked by code.
 
@@ -170,7 +207,7 @@ class Copilot:
         alert = read_alert(event)
         seen = observables(alert)
         text, findings = clean_text(describe(alert), "alert")
-        evidence = self._parts.selector.select(clean_text(search_text(alert), "alert")[0] or text)
+        evidence = self._parts.selector.select(clean_text(search_text(alert), "alert")[0] or text, narrowed)
         techniques = self._match(alert, text, evidence)
         retrieve_ms = _ms_since(started)
         prompt = prompts.triage_prompt(text, [(one.id, one.name) for one in techniques])
@@ -246,12 +283,29 @@ class Copilot:
         request = GenerateRequest(
             prompt=prompt.segments,
             grammar=prompt.grammar,
+            lane=self._parts.lane,
             max_tokens=max_tokens,
             temperature=generation.temperature,
             seed=generation.seed,
             deadline_s=generation.deadline_s,
         )
         return self._parts.engine.generate(request, on_text)
+
+
+class _Draft:
+    """Turns the numbers that the model picks into the sentences they stand for, each once."""
+
+    def __init__(self, evidence: Evidence, on_text: OnText) -> None:
+        self._sentences, self._on_text = evidence.sentences, on_text
+        self._written = ""
+        self._shown = 0
+
+    def __call__(self, delta: str) -> None:
+        self._written += delta
+        picked = prompts.parse_answer(self._written, "select")
+        for number, _ in picked[self._shown :]:
+            self._on_text(f"{' ' if self._shown else ''}{self._sentences[number - 1].text}")
+            self._shown += 1
 
 
 def _relevance_finding(evidence: Evidence, threshold: float) -> Finding:

@@ -64,9 +64,19 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
 
 def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manifest) -> Retriever:
     """The box's search, without the model."""
-    embedder = Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
+    embedder = open_embedder(folder, box, rag)
     digest = manifest.sha256_of((box.embedder / MODEL_FILE).as_posix())
     return Retriever(folder / box.index, embedder, digest, rag.retriever)
+
+
+def open_lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
+    """The digests of what a box was built with, without an adapter."""
+    return _lineage(manifest, digest, box, None)
+
+
+def open_embedder(folder: Path, box: BoxConfig, rag: RagConfig) -> Embedder:
+    """The box's embedder; several retrievers may share it."""
+    return Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
 
 
 def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:

@@ -28,10 +28,17 @@ from whis_box.engine.protocol import (
     read_frame,
     write_frame,
 )
-from whis_box.errors import DeadlineError, EngineCrashedError, EngineError, WhisError
+from whis_box.errors import (
+    DeadlineError,
+    EngineCrashedError,
+    EngineError,
+    RequestCancelledError,
+    WhisError,
+)
 
 LOAD_TIMEOUT_S = 120.0
 GRACE_S = 5.0  # beyond a request's deadline, before a silent child counts as hung
+CANCEL_POLL_S = 0.02  # how soon a wait notices that its request was cancelled from another thread
 BACKOFF_S = (0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 STABLE_AFTER_S = 60.0
 STDERR_LINES = 40
@@ -69,8 +76,12 @@ class Engine:
         self._crashes = 1 if lived_s > STABLE_AFTER_S else self._crashes + 1
         self.restarts += 1
 
-    def stream(self, request: GenerateRequest) -> Iterator[str | Completion]:
-        """Yield the text's deltas as they are decided, then the Completion. Closing the iterator cancels.
+    def stream(
+        self, request: GenerateRequest, cancelled: threading.Event | None = None
+    ) -> Iterator[str | Completion]:
+        """Yield the text's deltas as they are decided, then the Completion.
+
+        Closing the iterator cancels; so does setting `cancelled` from another thread, at any moment.
 
         Raises: InputError, DeadlineError, RequestCancelledError, EngineCrashedError, EngineError.
         """
@@ -79,7 +90,7 @@ class Engine:
         assert child is not None
         pending = child.submit(request)
         try:
-            yield from pending.events(request.deadline_s + GRACE_S)
+            yield from pending.events(request.deadline_s + GRACE_S, cancelled)
         finally:
             pending.cancel()
 
@@ -126,12 +137,19 @@ class _Pending:
         self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._ended = False
 
-    def events(self, timeout_s: float) -> Iterator[str | Completion]:
+    def events(
+        self, timeout_s: float, cancelled: threading.Event | None = None
+    ) -> Iterator[str | Completion]:
         give_up_at = time.monotonic() + timeout_s
         while True:
+            if cancelled is not None and cancelled.is_set():
+                raise RequestCancelledError("the request was cancelled")
+            left_s = max(0.0, give_up_at - time.monotonic())
             try:
-                frame = self.inbox.get(timeout=max(0.0, give_up_at - time.monotonic()))
+                frame = self.inbox.get(timeout=left_s if cancelled is None else min(left_s, CANCEL_POLL_S))
             except queue.Empty:
+                if time.monotonic() < give_up_at:
+                    continue
                 self._ended = True
                 self._child.kill("it was silent past the request's deadline")
                 raise DeadlineError(

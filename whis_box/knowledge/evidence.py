@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from whis_box.config import AbstainConfig, EvidenceConfig
 from whis_box.knowledge import identifiers
+from whis_box.knowledge.facets import Filter
 from whis_box.knowledge.lists import Query
 from whis_box.knowledge.retriever import Retriever, ScoredChunk
 from whis_box.knowledge.store import fetch
@@ -73,12 +74,16 @@ class EvidenceSelector:
     def __init__(self, retriever: Retriever, evidence: EvidenceConfig, abstain: AbstainConfig) -> None:
         self._retriever, self._config, self._abstain = retriever, evidence, abstain
 
-    def select(self, question: str) -> Evidence:
-        """Retrieve and choose.
+    def select(
+        self,
+        question: str,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> Evidence:
+        """Retrieve within `narrowed`, and choose.
 
         Raises: as `Retriever.search`.
         """
-        query = self._retriever.prepare(question)
+        query = self._retriever.prepare(question, narrowed)
         hits = self._retriever.search(query)
         weights = self.idf(self._wanted(question))
         candidates = self._score(query, hits, weights)

@@ -1,0 +1,1 @@
+"""Which adapter and index answer: stable, canary, shadow, and the way back; every change is audited."""
