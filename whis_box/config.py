@@ -56,6 +56,8 @@ class RetrieverConfig(Section):
 
     top_k: int = Field(5, ge=1, le=50)
     """Hits handed on."""
+    max_per_record: int = Field(2, ge=1, le=50)
+    """Of the hits that are shown, chunks of one document: a long one must not crowd out the others."""
     candidates: int = Field(80, ge=1, le=400)
     """Depth of each list."""
     sentences: int = Field(200, ge=1, le=1000)

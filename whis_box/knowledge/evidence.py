@@ -84,7 +84,7 @@ class EvidenceSelector:
         Raises: as `Retriever.search`.
         """
         query = self._retriever.prepare(question, narrowed)
-        hits = self._retriever.search(query)
+        hits = self._retriever.search(query, spread=False)  # one document may hold the whole answer
         weights = self.idf(self._wanted(question))
         candidates = self._score(query, hits, weights)
         relevance = self._relevance(query, hits, candidates, weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Ranking:
     kind: fusion.Kind
     features: dict[int, dict[str, float]]
     """By chunk row id: each feature times its weight."""
+    record_of: dict[int, str]
+    """By chunk row id."""
 
 
 class Retriever:
@@ -93,14 +96,31 @@ class Retriever:
         query: Query | str,
         top_k: int | None = None,
         narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+        spread: bool = True,
     ) -> list[Hit]:
-        """The best chunks, best first; `narrowed` counts for a query that is still a text.
+        """The best chunks, best first, at most `max_per_record` of one document where `spread`; `narrowed`
+        counts for a query that is still a text.
 
         Raises: VerificationError or StorageError if the index cannot be read.
         """
         prepared = self.prepare(query, narrowed) if isinstance(query, str) else query
-        ranked = self.rank(prepared).scored[: top_k or self._config.top_k]
-        return [self.hit(scored) for scored in ranked]
+        ranking = self.rank(prepared)
+        best = self._spread(ranking, top_k) if spread else ranking.scored[: top_k or self._config.top_k]
+        return [self.hit(scored) for scored in best]
+
+    def _spread(self, ranking: Ranking, top_k: int | None) -> list[ScoredChunk]:
+        """The best chunks, at most `max_per_record` of one document."""
+        wanted = top_k or self._config.top_k
+        taken: Counter[str] = Counter()
+        chosen = []
+        for scored in ranking.scored:
+            record_id = ranking.record_of[scored.rowid]
+            taken[record_id] += 1
+            if taken[record_id] <= self._config.max_per_record:
+                chosen.append(scored)
+            if len(chosen) == wanted:
+                break
+        return chosen
 
     def rank(self, query: Query) -> Ranking:
         """Every candidate with its score, best first.
@@ -116,7 +136,8 @@ class Retriever:
     def _fused(self, query: Query, found: Found) -> Ranking:
         kind = fusion.kind_of(query.text)
         rowids = sorted({rowid for listed in found.lists.values() for rowid in listed})
-        values = self.features(query, found, rowids)
+        record_of, titles = self._told_of({*rowids, *(rowid for rowid, _ in found.sentence_cosines)})
+        values = self._values(query, found, rowids, record_of, titles)
         weights = fusion.weights_of(getattr(self._config, kind))
         shares = fusion.shares(values, weights)
         places: dict[int, dict[str, int]] = {rowid: {} for rowid in rowids}
@@ -129,22 +150,35 @@ class Retriever:
             rowids[at]: dict(zip(fusion.FEATURES, (values[at] * weights).tolist(), strict=True))
             for at in order
         }
-        return Ranking(scored, found, kind, parts)
+        return Ranking(scored, found, kind, parts, record_of)
 
     def features(self, query: Query, found: Found, rowids: list[int]) -> fusion.Values:
         """(len(rowids), len(fusion.FEATURES)) of the candidates."""
-        unknown = [rowid for rowid in rowids if rowid not in found.chunk_cosines]
-        cosines = found.chunk_cosines | self.chunks.similarity(query.vector, unknown)
-        wanted = {*rowids, *(rowid for rowid, _ in found.sentence_cosines)}
+        told_of = self._told_of({*rowids, *(rowid for rowid, _ in found.sentence_cosines)})
+        return self._values(query, found, rowids, *told_of)
+
+    def _told_of(self, rowids: set[int]) -> tuple[dict[int, str], dict[int, str]]:
+        """Record id and title of each chunk."""
         rows = fetch(
             self.connection,
-            f"select rowid, record_id, title from chunks where rowid in ({placeholders(wanted)})",
-            tuple(wanted),
+            f"select rowid, record_id, title from chunks where rowid in ({placeholders(rowids)})",
+            tuple(rowids),
         )
-        record_of = {int(rowid): str(record_id) for rowid, record_id, _ in rows}
-        shares = self._title_shares(query.text, {str(title) for _, _, title in rows})
-        titles = {int(rowid): shares[str(title)] for rowid, _, title in rows}
-        return fusion.features(found, rowids, cosines, record_of, titles, self._config.rrf_k)
+        return {int(row[0]): str(row[1]) for row in rows}, {int(row[0]): str(row[2]) for row in rows}
+
+    def _values(
+        self,
+        query: Query,
+        found: Found,
+        rowids: list[int],
+        record_of: dict[int, str],
+        titles: dict[int, str],
+    ) -> fusion.Values:
+        unknown = [rowid for rowid in rowids if rowid not in found.chunk_cosines]
+        cosines = found.chunk_cosines | self.chunks.similarity(query.vector, unknown)
+        shares = self._title_shares(query.text, set(titles.values()))
+        by_chunk = {rowid: shares[title] for rowid, title in titles.items()}
+        return fusion.features(found, rowids, cosines, record_of, by_chunk, self._config.rrf_k)
 
     def _title_shares(self, question: str, titles: set[str]) -> dict[str, float]:
         """Share, by idf, of each title's words that the question uses."""
@@ -187,7 +221,7 @@ class Retriever:
         ranked_ms = (time.perf_counter() - prepared) * 1000
         words = words_of(text)
         looked_up = self.lists.affordable(words)
-        best = ranking.scored[: top_k or self._config.top_k]
+        best = self._spread(ranking, top_k)
         return {
             "query": text,
             "kind": ranking.kind,
