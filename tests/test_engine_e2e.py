@@ -183,7 +183,7 @@ def test_a_dead_child_gives_a_typed_error_and_the_next_answer_is_right(
 def test_a_stopped_child_is_replaced_after_the_deadline(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whis_box.engine.supervisor.GRACE_S", 0.5)
+    monkeypatch.setattr("whis_box.engine.child.GRACE_S", 0.5)
     expected = engine.generate(SHORT).text
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGSTOP)
@@ -215,8 +215,8 @@ def test_cancelling_a_waiting_request_ends_it(shared_engine: Engine) -> None:
     running = child.submit(STORY)
     waiting = child.submit(SHORT)
     time.sleep(0.05)
-    child.send({"op": "cancel", "id": waiting._id})
-    child.send({"op": "cancel", "id": running._id})
+    child.send({"op": "cancel", "id": waiting.id})
+    child.send({"op": "cancel", "id": running.id})
     for pending in (running, waiting):
         with pytest.raises(RequestCancelledError):
             list(pending.events(30))
