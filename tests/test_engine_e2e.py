@@ -34,7 +34,8 @@ SHORT = GenerateRequest(chat("You are brief.", "Name a colour."), max_tokens=12)
 
 @pytest.fixture(scope="module")
 def spec(box: Path) -> EngineSpec:
-    return engine_spec(box / "models" / "base.gguf", ModelConfig())
+    # One thread: on a busy machine two of them wait for each other most of the time.
+    return replace(engine_spec(box / "models" / "base.gguf", ModelConfig()), n_threads=1, n_slots=4)
 
 
 @pytest.fixture(scope="module")

@@ -281,18 +281,18 @@ class Lane:
 
     def sweep(self, now: float) -> list[Generation]:
         """Take out what has ended, waiting or running; its slot keeps the prompt for others to share."""
-        ended = []
+        for slot in self.active:
+            assert slot.generation is not None
+            slot.generation.check(now)
         for generation in self.waiting:
             generation.check(now)
-        for slot in self.active:
-            generation = slot.generation
-            assert generation is not None
-            generation.check(now)
-            if generation.ended:
-                ended.append(generation)
-                self._release(slot, generation)
-        ended.extend(one for one in self.waiting if one.ended)
+        ended = [one for one in self.waiting if one.ended]
         self.waiting = [one for one in self.waiting if not one.ended]
+        for slot in self.active:
+            assert slot.generation is not None
+            if slot.generation.ended:
+                ended.append(slot.generation)
+                self._release(slot, slot.generation)
         return ended
 
     def _release(self, slot: Slot, generation: Generation) -> None:

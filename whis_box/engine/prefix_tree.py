@@ -58,11 +58,13 @@ class PrefixTree:
     def put(self, key: CacheKey, tokens: Tokens, state: State) -> None:
         """Keep the KV state after `tokens`."""
         self._check(key)
+        if state.size > self._max_bytes:
+            return
         node = self._node_at(tokens, self._walk(tokens)[1])
-        if node.state is None and state.size <= self._max_bytes:
+        if node.state is None:
             node.state = state
             self.n_bytes += state.size
-            self._evict()
+        self._evict()
 
     def find(self, key: CacheKey, tokens: Tokens) -> tuple[int, State | None]:
         """The state that covers most of `tokens`, and how many of its first tokens may be used."""

@@ -13,6 +13,7 @@ from whis_box.errors import BusyError, EngineError, InputError, RequestCancelled
 
 INTERACTIVE_SHARE = 4
 """A lane with a person waiting gets this many times its weight."""
+MIN_WEIGHT = 1e-3
 SMOOTHING = 0.1
 MAX_RETRY_AFTER_S = 120.0
 
@@ -155,7 +156,7 @@ class Scheduler:
     def _next_lane(self) -> Lane | None:
         """The busy lane that got least for its weight; one of weight 0 only when no other is busy."""
         busy = [lane for lane in self.lanes.values() if lane.active]
-        real = [lane for lane in busy if self._share(lane) > 0 and not _only_background(lane)]
+        real = [lane for lane in busy if lane.weight and not _only_background(lane)]
         chosen = min(real or busy, key=lambda lane: self._served[lane.name], default=None)
         if chosen is not None:  # a lane that was idle may not claim the time it did not use
             floor = self._served[chosen.name]
@@ -169,7 +170,7 @@ class Scheduler:
             slot.generation is not None and slot.generation.request.priority == "interactive"
             for slot in lane.active
         )
-        return lane.weight * (INTERACTIVE_SHARE if person else 1) or 0.0
+        return max(lane.weight, MIN_WEIGHT) * (INTERACTIVE_SHARE if person else 1)
 
     def end_all(self) -> list[Generation]:
         """Cancel everything, at the end of the process."""

@@ -185,7 +185,12 @@ class Worker:
         self._send({"event": "done", "id": generation.id, "completion": asdict(generation.completion())})
 
     def _send_error(self, request_id: str, error: WhisError) -> None:
-        frame = {"event": "error", "id": request_id, "error": type(error).__name__, "message": str(error)}
+        frame: dict[str, Any] = {
+            "event": "error",
+            "id": request_id,
+            "error": type(error).__name__,
+            "message": str(error),
+        }
         if isinstance(error, BusyError):
             frame["retry_after_s"] = error.retry_after_s
         self._send(frame)
