@@ -66,14 +66,14 @@ class Scheduler:
             raise EngineError(f"lane {name!r} is not loaded; loaded are {sorted(self.lanes)}")
         return lane
 
-    def submit(self, generation: Generation) -> list[Generation]:
-        """Accept a generation, or refuse it; background ones that were dropped to make room.
+    def submit(self, generation: Generation) -> None:
+        """Accept a generation, or refuse it.
 
         Raises: InputError when it cannot fit the context; BusyError when it would not be done in time.
         """
         lane = self.lane(generation.request.lane)
         _check_fits(generation, len(lane.slots[0].tokens))
-        dropped = self._make_room(generation)
+        self._make_room(generation)
         ahead_s = self.queue_s(before=generation)
         own_s = self.rates.work_s(generation)
         if ahead_s + own_s > generation.request.deadline_s and ahead_s > 0:
@@ -83,12 +83,12 @@ class Scheduler:
                 _retry_after(ahead_s + own_s - generation.request.deadline_s / 2),
             )
         lane.waiting.append(generation)
-        return dropped
 
-    def _make_room(self, generation: Generation) -> list[Generation]:
-        waiting = [one for lane in self.lanes.values() for one in lane.waiting]
+    def _make_room(self, generation: Generation) -> None:
+        """When the queue is full, drop a background request for this one, which the next step reports."""
+        waiting = [one for lane in self.lanes.values() for one in lane.waiting if not one.ended]
         if len(waiting) < self._max_waiting:
-            return []
+            return
         droppable = [one for one in waiting if one.background]
         if generation.background or not droppable:
             raise BusyError(
@@ -97,7 +97,6 @@ class Scheduler:
             )
         latest = max(droppable, key=lambda one: one.arrived_at)
         latest.fail(BusyError("dropped for a request that is not in the background", 5.0), latest.arrived_at)
-        return [latest]
 
     def queue_s(self, before: Generation | None = None) -> float:
         """Estimated time to work off what is queued, or what would be served before a new generation."""

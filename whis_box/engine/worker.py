@@ -150,8 +150,7 @@ class Worker:
             prompt = self._model.tokenize(list(request.prompt))
             generation = Generation(request_id, request, prompt, constraint, self._model, time.perf_counter())
             generation.exclusive = exclusive
-            for dropped in self._scheduler.submit(generation):
-                self._send_end(dropped)
+            self._scheduler.submit(generation)
         except WhisError as error:
             self._send_error(request_id, error)
             return
