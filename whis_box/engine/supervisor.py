@@ -103,8 +103,10 @@ class Engine:
             raise EngineCrashedError("the engine was stopped; start it again")
         pending = child.submit(request, key, exclusive, stream)
         try:
-            yield from pending.events(request.deadline_s + life.GRACE_S)
-            self._quarantine.clear(key)
+            for event in pending.events(request.deadline_s + life.GRACE_S):
+                if isinstance(event, Completion):
+                    self._quarantine.clear(key)
+                yield event
         finally:
             pending.cancel()
 
