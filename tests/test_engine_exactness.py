@@ -1,9 +1,9 @@
 """Reused prefixes against cold runs, and adapters against each other, on the real weights.
 
-libllama has one attention kernel for batches of 64 rows and more, and another for less. Where a reused prefix
-leaves every row to the same kernel, logits are equal bit for bit; elsewhere they differ as much as those of two
-cold runs with different n_batch do (rms 0.34 of logits with a deviation of 3.0, measured), which is the
-tolerance here.
+libllama has one attention kernel for batches of 64 rows and more, and another for less. Where a reused
+prefix leaves every row to the same kernel, logits are equal bit for bit; elsewhere they differ as much as
+those of two cold runs with different n_batch do (rms 0.34 of logits with a deviation of 3.0, measured), which
+is the tolerance here.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ def test_text_that_is_no_valid_unicode_is_still_answered(shared_engine: Engine) 
     assert shared_engine.generate(replace(SHORT, prompt=chat("Be brief.", "a\ud800b\x00c"))).prompt_tokens
 
 
-def test_logprobs_come_only_when_asked_and_are_probabilities_of_what_is_allowed(
+def test_logprobs_come_only_when_asked_and_are_cover_what_is_allowed(
     shared_engine: Engine,
 ) -> None:
     assert shared_engine.generate(SHORT).logprobs == ()

@@ -31,6 +31,8 @@ from whis_box.show import progress
 
 LANES = ("base", "stable", "canary")
 SYSTEM = "You are a SOC analyst's assistant. Answer with one word."
+CLOSE = 1.5
+"""Logits of runners-up that another batch's rounding may bring to the front."""
 WARM_SHARE = 0.2
 """The memory after this share of the run is what the end is compared with."""
 
@@ -53,10 +55,13 @@ class Soak:
 
     def _alone(self, lane: str, prompt: str) -> set[str]:
         """What may come back: batches round differently, so the first token's close runners-up count too."""
-        completion = self.engine.generate(replace(_request(lane, prompt), logprobs=8))
-        return {
-            text for text, value in completion.logprobs[0].top if value > completion.logprobs[0].logprob - 1.5
-        }
+        first = self.engine.generate(replace(_request(lane, prompt), logprobs=8)).logprobs[0]
+        return {text for text, value in first.top if value > first.logprob - CLOSE}
+
+    def apart(self) -> int:
+        """Prompts whose acceptable answers differ between all three lanes."""
+        sets = [[self.expected[lane, prompt] for lane in LANES] for prompt in self.prompts]
+        return sum(not (one & two or one & three or two & three) for one, two, three in sets)
 
     def client(self) -> None:
         """Send requests until all are sent."""
@@ -75,7 +80,7 @@ class Soak:
         if fate < 0.1:
             return self._cancelled(request)
         if fate < 0.2:
-            request = replace(request, deadline_s=0.001 + fate / 4)
+            request = replace(request, deadline_s=0.02 + 5 * (fate - 0.1))
         try:
             completion = self.engine.generate(request)
         except WhisError as error:
@@ -134,7 +139,7 @@ def measure(spec: EngineSpec, n_requests: int, clients: int, seed: int) -> dict[
             "left_waiting": state.waiting,
             "left_active": state.active,
             "restarts": engine.restarts,
-            "distinct_first_tokens": len({frozenset(one) for one in soak.expected.values()}),
+            "prompts_where_no_two_adapters_may_agree": f"{soak.apart()} of {len(soak.prompts)}",
         }
 
 
