@@ -14,8 +14,10 @@ from whis_box import prompts
 from whis_box.box.manifest import Manifest, verify
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.copilot import Copilot, Parts
-from whis_box.engine import cpu
-from whis_box.engine.protocol import EngineSpec
+from whis_box.engine import cpu, gpu
+from whis_box.engine.gguf_header import read_header
+from whis_box.engine.protocol import EngineSpec, LaneSpec
+from whis_box.engine.sizing import Sizing, available_memory, plan
 from whis_box.engine.supervisor import Engine
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
@@ -65,20 +67,42 @@ def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manif
     return Retriever(folder / box.index, embedder, digest, rag.retriever)
 
 
-def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
+def engine_spec(
+    model_path: Path, model: ModelConfig, lanes: tuple[LaneSpec, ...] = (LaneSpec("base"),)
+) -> EngineSpec:
     """What to start the engine's child with on this machine.
 
-    Raises: NotReadyError when no CPU backend works.
+    Raises: NotReadyError when no CPU backend works; VerificationError for a damaged model file.
     """
-    choice = cpu.choose(model_path, state_dir() / "cpu-variant.json")
+    engine = model.engine
+    sizing = size_engine(model_path, model, len(lanes))
+    gpu_path = gpu.choose(model_path, state_dir() / "gpu-backend.json").path
     return EngineSpec(
         model_path=str(model_path.absolute()),
-        backend_path=choice.path,
-        n_threads=model.engine.n_threads or cpu.thread_count(),
-        n_ctx=model.engine.n_ctx,
-        n_batch=model.engine.n_batch,
-        flash_attention=model.engine.flash_attention,
+        backend_path=cpu.choose(model_path, state_dir() / "cpu-variant.json").path,
+        n_threads=engine.n_threads or cpu.thread_count(),
+        n_ctx=sizing.n_ctx,
+        n_batch=engine.n_batch,
+        flash_attention=engine.flash_attention,
+        lanes=lanes,
+        n_slots=sizing.n_slots,
+        kv_type=sizing.kv_type,
+        pinned=prompts.static_prefixes(),
+        prefix_bytes=engine.prefix_cache_mb * 1024 * 1024,
+        max_waiting=engine.max_waiting,
+        n_draft=engine.n_draft,
+        # GPU drivers map far more address space than they use.
+        memory_limit_bytes=0 if gpu_path else sizing.memory_limit_bytes,
+        gpu_path=gpu_path,
     )
+
+
+def size_engine(model_path: Path, model: ModelConfig, n_lanes: int = 1) -> Sizing:
+    """Slots, context and KV type for this machine's memory."""
+    engine = model.engine
+    kv_type = engine.kv_type if engine.flash_attention else "f16"
+    header = read_header(model_path)
+    return plan(header, engine.n_ctx, n_lanes, available_memory(), engine.n_slots, kv_type)
 
 
 def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:

@@ -22,8 +22,8 @@ Shape = Literal["rag", "plain"]
 
 SYSTEM = (
     "You are a SOC analyst's assistant. You judge one alert from the numbered passages and from nothing "
-    "else. Answer with one JSON object: the verdict, the severity, the numbers of the passages you used, and one "
-    "short reason. A verdict that closes an alert needs a passage that says so."
+    "else. Answer with one JSON object: the verdict, the severity, the numbers of the passages you used, "
+    "and one short reason. A verdict that closes an alert needs a passage that says so."
 )
 SCHEMA = {
     "type": "object",
