@@ -26,7 +26,7 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_export", "cli_ingest"},
+    {"cli_bench", "cli_export", "cli_ingest"},
     {"cli"},
 ]
 WITHIN_A_TIER = {

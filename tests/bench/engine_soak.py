@@ -30,7 +30,8 @@ from whis_box.prompts import chat
 from whis_box.show import progress
 
 LANES = ("base", "stable", "canary")
-SYSTEM = "You are a SOC analyst's assistant. Answer with one word."
+SYSTEM = "Answer with one word."
+WORDS = ("logon", "macro", "beacon", "dump", "scan", "wipe", "proxy", "phish")
 CLOSE = 1.5
 """Logits of runners-up that another batch's rounding may bring to the front."""
 WARM_SHARE = 0.2
@@ -48,7 +49,7 @@ class Soak:
         self._rng = random.Random(seed)
         self._lock = threading.Lock()
         self._sent = 0
-        self.prompts = [f"Alert {n}: logon from 10.0.{n}.1" for n in range(8)]
+        self.prompts = [f"Alert {word}" for word in WORDS]
         self.expected = {
             (lane, prompt): self._alone(lane, prompt) for lane in LANES for prompt in self.prompts
         }
@@ -108,7 +109,7 @@ class Soak:
 
 
 def _request(lane: str, prompt: str) -> GenerateRequest:
-    return GenerateRequest(chat(SYSTEM, prompt), lane=lane, max_tokens=2, deadline_s=120)
+    return GenerateRequest(chat(SYSTEM, prompt), lane=lane, max_tokens=1, deadline_s=120)
 
 
 def measure(spec: EngineSpec, n_requests: int, clients: int, seed: int) -> dict[str, Any]:

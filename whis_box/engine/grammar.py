@@ -51,6 +51,10 @@ class GrammarCompiler:
             self._compiled.popitem(last=False)
         return Constraint(matcher.deep_copy(), self.n_vocab)
 
+    def forget(self) -> None:
+        """Drop the compiled grammars."""
+        self._compiled.clear()
+
 
 class Constraint:
     """The state of one grammar along one generation."""

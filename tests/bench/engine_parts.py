@@ -1,0 +1,45 @@
+"""One lane in this process, for benchmarks that look inside it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from whis_box.engine import cpu, native
+from whis_box.engine.context import Context
+from whis_box.engine.generation import Generation
+from whis_box.engine.lane import Lane
+from whis_box.engine.model import Model
+from whis_box.engine.prefix_tree import CacheKey, PrefixTree
+from whis_box.engine.protocol import EngineSpec, GenerateRequest, LaneSpec
+
+
+def open_model(spec: EngineSpec) -> tuple[Any, Model]:
+    """The binding and the loaded weights."""
+    binding = native.load()
+    cpu.load_backend(binding, spec.backend_path)
+    binding.llama_backend_init()
+    return binding, Model(binding, Path(spec.model_path))
+
+
+def open_lane(model: Model, spec: EngineSpec) -> Lane:
+    """A lane without an adapter and without a store of shared prefixes."""
+    prefixes = PrefixTree(CacheKey("bench", "", 1.0), 100_000, 0)
+    return Lane("base", 8, Context(model, spec, LaneSpec("base")), prefixes, spec.n_draft)
+
+
+def generate(lane: Lane, model: Model, request: GenerateRequest, constraint: Any) -> tuple[Generation, float]:
+    """Run one request alone; the finished generation and its tokens per second after the first."""
+    prompt = model.tokenize(list(request.prompt))
+    one = Generation("bench", request, prompt, constraint, model, time.perf_counter())
+    lane.waiting.append(one)
+    lane.admit(time.perf_counter())
+    first = 0
+    while not one.ended:
+        lane.step()
+        first = first or len(one.output)
+    lane.sweep(time.perf_counter())
+    if one.error is not None:
+        raise one.error
+    return one, (len(one.output) - first) / (one.ended_at - one.first_token_at)
