@@ -14,6 +14,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,21 @@ def timed(run: Callable[[], None]) -> float:
     return 1000 * (time.process_time() - started)
 
 
+def measure(layout: Layout, n_prompt: int, runs: int) -> dict[str, float]:
+    """CPU milliseconds by what was decoded."""
+    whole, rest = divmod(n_prompt, N_BATCH)
+    chunks = [N_BATCH] * whole + [rest] * bool(rest)
+    prompts = [
+        sum(timed(partial(layout.decode, {sequence: count})) for count in chunks)
+        for sequence in range(N_SEQUENCES)
+    ]
+    taken = {f"prompt of {n_prompt}, mean of 8": statistics.mean(prompts)}
+    for name, counts in SHAPES.items():
+        taken[name] = statistics.median(timed(partial(layout.decode, counts)) for _ in range(runs))
+    taken["copy of a sequence"] = layout.copy_ms()
+    return taken
+
+
 def main() -> None:
     """Print both layouts side by side."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -96,16 +112,8 @@ def main() -> None:
     columns: dict[str, list[float]] = {}
     for unified in (False, True):
         layout = Layout(binding, model, options.prompt + 1024, options.threads, unified)
-        prompt_ms = []
-        for sequence in range(N_SEQUENCES):
-            whole, rest = divmod(options.prompt, N_BATCH)
-            chunks = [N_BATCH] * whole + [rest] * bool(rest)
-            prompt_ms.append(sum(timed(lambda n=n, s=sequence: layout.decode({s: n})) for n in chunks))
-        columns.setdefault(f"prompt of {options.prompt}, mean of 8", []).append(statistics.mean(prompt_ms))
-        for name, counts in SHAPES.items():
-            taken = [timed(lambda c=counts: layout.decode(c)) for _ in range(options.runs)]
-            columns.setdefault(name, []).append(statistics.median(taken))
-        columns.setdefault("copy of a sequence", []).append(layout.copy_ms())
+        for name, milliseconds in measure(layout, options.prompt, options.runs).items():
+            columns.setdefault(name, []).append(milliseconds)
         binding.llama_free(layout.context)
     for key, value in environment(options.box).items():
         print(f"{key}: {value}")

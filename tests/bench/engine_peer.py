@@ -3,9 +3,9 @@
     python -m tests.bench.engine_peer --peer DIR [--box DIR] [--levels 1 2 4 8] [--requests 24] [--only PART…]
 
 DIR holds `llama-server`, `llama-bench` and their libraries, built from the source tree that the pinned
-llama-cpp-python carries, with GGML_BACKEND_DL=ON. The peer is given this machine's chosen CPU backend, so both
-run the same kernels. Each level runs on both sides in turn, with requests of its own. llama-server
-gets its own best settings: as many slots as the level, continuous batching, prompt cache, flash attention.
+llama-cpp-python carries, with GGML_BACKEND_DL=ON. The peer is given this machine's chosen CPU backend, so
+both run the same kernels. Each level runs on both sides in turn, with requests of its own. llama-server gets
+its own best settings: as many slots as the level, continuous batching, prompt cache, flash attention.
 """
 
 from __future__ import annotations
