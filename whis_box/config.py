@@ -156,8 +156,8 @@ class EngineConfig(Section):
     """RAM for prompt beginnings that several requests share."""
     max_waiting: int = Field(256, ge=1, le=100_000)
     """Requests that may wait; one more is refused as busy."""
-    n_draft: int = Field(0, ge=0, le=16)
-    """Tokens guessed ahead from the prompt; 0 turns it off (docs/measurements.md)."""
+    n_draft: int = Field(4, ge=0, le=16)
+    """Tokens guessed ahead from the prompt; 0 turns it off (docs/engine.md)."""
 
 
 class GenerationConfig(Section):

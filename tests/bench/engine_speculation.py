@@ -58,8 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--box", type=Path, default=repository_root() / "build" / "box")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0 takes what the machine has")
     options = parser.parse_args()
     spec = engine_spec(options.box / "models" / "base.gguf", ModelConfig())
+    spec = replace(spec, n_threads=options.threads or spec.n_threads)
     binding, model = open_model(spec)
     compiler = GrammarCompiler(binding, model.vocab)
     lanes = {n: open_lane(model, replace(spec, n_draft=n, n_slots=1)) for n in DRAFTS}
@@ -77,7 +79,7 @@ def main() -> None:
                 plain: list[int] = []
                 for n, lane in lanes.items():
                     constraint = compiler.compile(request.grammar) if request.grammar else None
-                    one, rate = generate(lane, model, request, constraint)
+                    one, rate = generate(lane, model, request, constraint, spec.n_threads)
                     plain = plain or one.output
                     rates[n].append(rate)
                     drafted[n] += one.n_drafted

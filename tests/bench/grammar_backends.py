@@ -14,6 +14,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--box", type=Path, default=repository_root() / "build" / "box")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0 takes what the machine has")
     options = parser.parse_args()
     spec = engine_spec(options.box / "models" / "base.gguf", ModelConfig())
+    spec = replace(spec, n_threads=options.threads or spec.n_threads)
     binding, model = open_model(spec)
     lane = open_lane(model, spec)
     compiler = GrammarCompiler(binding, model.vocab)
@@ -129,7 +132,7 @@ def main() -> None:
                 started = time.perf_counter()
                 constraint = make(prompt)
                 compile_ms[name].append((time.perf_counter() - started) * 1000)
-                rates[name].append(generate(lane, model, request, constraint)[1])
+                rates[name].append(generate(lane, model, request, constraint, spec.n_threads)[1])
     for key, value in environment(options.box).items():
         print(f"{key}: {value}")
     free = statistics.median(rates["free"])
