@@ -218,10 +218,8 @@ def memory(spec: EngineSpec, folder: Path) -> dict[str, Any]:
     for name, chosen in (("one", lanes[:1]), ("three", lanes)):
         with Engine(replace(spec, lanes=chosen, n_slots=4)) as engine:
             for lane in chosen:
-                request = GenerateRequest(
-                    chat("Be brief.", "Hello"), lane=lane.name, max_tokens=4, deadline_s=600
-                )
-                engine.generate(request)
+                # A long prompt in every lane, so that all buffers are really touched.
+                engine.generate(replace(load.requests("plain", 1, seed=1)[0], lane=lane.name))
             time.sleep(2.5)
             state = engine.state
             assert state is not None
