@@ -108,15 +108,27 @@ def test_a_prompt_is_decoded_in_chunks_beside_running_rows() -> None:
     assert len(slots) == 16 and slots.count(0) == 1, "one row for the running one, the rest for the prompt"
 
 
-def test_a_short_prompt_is_not_stuck_behind_a_long_one_and_the_long_one_moves() -> None:
-    lane, context = make_lane(n_batch=32)
+def test_a_short_prompt_overtakes_a_long_one() -> None:
+    lane, _ = make_lane(n_batch=32)
     scheduler = Scheduler([lane], max_waiting=10)
-    scheduler.submit(make_generation("long", [1] * 200, max_tokens=1))
+    scheduler.submit(make_generation("long", [1] * 240, max_tokens=1))
     scheduler.step(0.0)
-    scheduler.submit(make_generation("short", [2] * 60, max_tokens=1))
-    scheduler.step(1.0)
-    taken = [row[0] for row in context.batch.rows]
-    assert taken.count(1) == 24 and taken.count(0) == 8
+    scheduler.submit(make_generation("short", [2] * 60, now=1.0, max_tokens=1))
+    ended = [[one.id for one in scheduler.step(float(now))[1]] for now in range(1, 4)]
+    assert ["short"] in ended
+
+
+def test_a_long_prompt_is_not_starved_by_a_stream_of_short_ones() -> None:
+    lane, _ = make_lane(n_batch=32)
+    scheduler = Scheduler([lane], max_waiting=100)
+    scheduler.submit(make_generation("long", [1] * 200, max_tokens=1))
+    ended: list[str] = []
+    for now in range(1, 40):
+        for number in range(2):
+            prompt = [2 + now % 50, 3 + number] * 20
+            scheduler.submit(make_generation(f"{now}-{number}", prompt, now=float(now), max_tokens=1))
+        ended += [one.id for one in scheduler.step(float(now))[1]]
+    assert "long" in ended
 
 
 def test_a_prompt_waits_for_the_shared_part_that_another_is_decoding() -> None:

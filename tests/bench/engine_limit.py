@@ -2,8 +2,8 @@
 
     python -m tests.bench.engine_limit [--box DIR] [--runs N] [--threads 1]
 
-N prompts without shared text, 64 tokens each. The limit is a bare loop over libllama: every prompt in full
-batches, then one batch of N rows a step, greedy. The lane gets the same prompts as N requests. In one process,
+N prompts without shared text, 64 tokens each. The limit is a bare loop over libllama: each prompt in full
+batches, then one batch of N rows a step, greedy. The lane gets the same prompts as N requests. In one process
 in turn; with one thread in CPU seconds, which other processes disturb less than the clock.
 """
 

@@ -22,6 +22,8 @@ MIN_SHARED = 24
 """Prompt tokens below which sharing a prefix does not pay for copying it."""
 FEW_FORCED = 2
 """So few forced tokens go one by one with the other slots' rows; more are worth a pass of their own."""
+OLDEST_EVERY = 4
+"""One step in so many gives its room to the prompt that came first."""
 MOVE_TOKENS = 8
 """A generation with fewer tokens to go is not moved to close a gap between slots."""
 
@@ -70,6 +72,7 @@ class Lane:
         self.slots = [Slot(index, context.n_ctx) for index in range(context.n_slots)]
         self.waiting: list[Generation] = []
         self.counters = dict.fromkeys(("done", "prompt_tokens", "cached_tokens", "completion_tokens"), 0)
+        self._n_shared = 0
         self._context, self._prefixes, self._key = context, prefixes, prefixes.key
 
     @property
@@ -220,17 +223,19 @@ class Lane:
         return draft
 
     def _shares(self, room: int) -> list[tuple[Slot, int]]:
-        """How many prompt tokens each slot gets: the first in rank most, the others a small part each."""
-        slots = sorted(
-            (slot for slot in self.active if slot.prompt_left),
-            key=lambda slot: (slot.generation.rank[0], slot.prompt_left) if slot.generation else (9, 0),
-        )
-        reserve = room // 4 // max(1, len(slots) - 1) if len(slots) > 1 else 0
+        """How many prompt tokens each slot gets: the first in rank and then the shortest takes what it needs.
+
+        Every few steps it is the oldest instead, so that none starves. A chunk is not dealt out among many:
+        libllama decodes rows of unequal counts in separate passes.
+        """
+        slots = [(slot.generation, slot) for slot in self.active if slot.generation and slot.prompt_left]
+        slots.sort(key=lambda one: (one[0].rank[0], one[1].prompt_left))
+        self._n_shared += 1
+        if self._n_shared % OLDEST_EVERY == 0:
+            slots.sort(key=lambda one: one[0].arrived_at)
         shares = []
-        for position, slot in enumerate(slots):
-            behind = len(slots) - 1 - position
-            take = min(self._until_stop(slot), room - reserve * behind)
-            if take > 0:
+        for _, slot in slots:
+            if take := min(self._until_stop(slot), room):
                 shares.append((slot, take))
                 room -= take
         return sorted(shares, key=lambda one: one[0].index)
