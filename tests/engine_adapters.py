@@ -12,7 +12,12 @@ N_EMBD, N_LAYERS, R = 576, 30, 4  # of SmolLM2-135M
 
 
 def write_adapter(
-    path: Path, seed: int, strength: float = 8.0, architecture: str = "llama", n_embd: int = N_EMBD
+    path: Path,
+    seed: int,
+    strength: float = 8.0,
+    architecture: str = "llama",
+    n_embd: int = N_EMBD,
+    base: str = "",
 ) -> Path:
     """An adapter on every attention output projection; `strength` is about the size of its effect."""
     rng = np.random.default_rng(seed)
@@ -27,6 +32,8 @@ def write_adapter(
         _text("adapter.type") + struct.pack("<I", 8) + _text("lora"),
         _text("adapter.lora.alpha") + struct.pack("<If", 6, float(4 * R)),
     ]
+    if base:
+        keys.append(_text("whis.base_sha256") + struct.pack("<I", 8) + _text(base))
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys)) + b"".join(keys)
     infos, data = b"", b""
     for name, values in tensors:

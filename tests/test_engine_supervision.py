@@ -27,6 +27,7 @@ from whis_box.errors import (
     InputError,
     NotReadyError,
     QuarantinedError,
+    RequestCancelledError,
     VerificationError,
     WhisError,
 )
@@ -181,6 +182,7 @@ def test_a_child_without_enough_memory_says_so(spec: EngineSpec) -> None:
     [
         ("other architecture", "not a LoRA adapter for base.gguf"),
         ("other size", "not a LoRA adapter for base.gguf"),
+        ("other base", "made for the base ffffffffffffffff, but base.gguf is 0000000000000000"),
         ("truncated", "adapter.gguf"),
         ("missing", "adapter.gguf.*missing"),
     ],
@@ -193,12 +195,14 @@ def test_an_adapter_that_does_not_fit_is_refused_by_name(
         write_adapter(path, 1, architecture="qwen2")
     elif content == "other size":
         write_adapter(path, 1, n_embd=512)
+    elif content == "other base":
+        write_adapter(path, 1, base="f" * 64)
     elif content == "truncated":
         write_adapter(path, 1)
         path.write_bytes(path.read_bytes()[:100_000])
     lanes = (LaneSpec("base"), LaneSpec("stable", str(path)))
     with pytest.raises((VerificationError, NotReadyError), match=says):
-        Engine(replace(spec, lanes=lanes)).start()
+        Engine(replace(spec, lanes=lanes, base_sha256="0" * 64)).start()
 
 
 def test_a_gpu_backend_that_does_not_load_leaves_the_cpu_at_work_and_is_reported(
@@ -210,6 +214,14 @@ def test_a_gpu_backend_that_does_not_load_leaves_the_cpu_at_work_and_is_reported
         info = engine.start()
         assert info.device == "cpu" and "the CPU is used" in info.notes[0]
         assert engine.generate(SHORT).text
+
+
+def test_an_event_set_by_another_thread_cancels_a_request(shared_engine: Engine) -> None:
+    given_up = threading.Event()
+    threading.Timer(0.3, given_up.set).start()
+    with pytest.raises(RequestCancelledError):
+        list(shared_engine.stream(LONG, given_up))
+    assert shared_engine.generate(SHORT).text
 
 
 @pytest.mark.parametrize("max_tokens", [0, -1])

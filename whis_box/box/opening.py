@@ -38,7 +38,8 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
-    engine = Engine(engine_spec(folder / box.base_model, model))
+    base_sha256 = manifest.sha256_of(box.base_model.as_posix())
+    engine = Engine(engine_spec(folder / box.base_model, model, base_sha256=base_sha256))
     # The child loads the weights while this process loads the embedder.
     with ThreadPoolExecutor(max_workers=1) as pool:
         engine_started = pool.submit(engine.start)
@@ -68,7 +69,10 @@ def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manif
 
 
 def engine_spec(
-    model_path: Path, model: ModelConfig, lanes: tuple[LaneSpec, ...] = (LaneSpec("base"),)
+    model_path: Path,
+    model: ModelConfig,
+    lanes: tuple[LaneSpec, ...] = (LaneSpec("base"),),
+    base_sha256: str = "",
 ) -> EngineSpec:
     """What to start the engine's child with on this machine.
 
@@ -94,6 +98,7 @@ def engine_spec(
         # GPU drivers map far more address space than they use.
         memory_limit_bytes=0 if gpu_path else sizing.memory_limit_bytes,
         gpu_path=gpu_path,
+        base_sha256=base_sha256,
     )
 
 

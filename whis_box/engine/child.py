@@ -30,7 +30,14 @@ from whis_box.engine.protocol import (
     read_frame,
     write_frame,
 )
-from whis_box.errors import BusyError, DeadlineError, EngineCrashedError, EngineError, WhisError
+from whis_box.errors import (
+    BusyError,
+    DeadlineError,
+    EngineCrashedError,
+    EngineError,
+    RequestCancelledError,
+    WhisError,
+)
 
 log = logging.getLogger("whis_box.engine.child")
 
@@ -39,6 +46,8 @@ HEARTBEAT_TIMEOUT_S = 60.0
 """The child says every second that it lives, but one decode of a large model may take long."""
 GRACE_S = 5.0
 """Silence past a request's deadline after which the child counts as hung."""
+CANCEL_POLL_S = 0.02
+"""How soon a wait notices that its request was cancelled from another thread."""
 STDERR_LINES = 40
 
 
@@ -51,16 +60,24 @@ class Pending:
         self.started = False
         self._ended = False
 
-    def events(self, timeout_s: float) -> Iterator[str | Completion]:
-        """Text deltas, then the Completion.
+    def events(
+        self, timeout_s: float, cancelled: threading.Event | None = None
+    ) -> Iterator[str | Completion]:
+        """Text deltas, then the Completion; setting `cancelled` ends the wait.
 
-        Raises: what the child reported; DeadlineError when it says nothing for `timeout_s`.
+        Raises: what the child reported; DeadlineError when it says nothing for `timeout_s`;
+        RequestCancelledError.
         """
         give_up_at = time.monotonic() + timeout_s
         while True:
+            if cancelled is not None and cancelled.is_set():
+                raise RequestCancelledError("the request was cancelled")
+            left_s = max(0.0, give_up_at - time.monotonic())
             try:
-                frame = self.inbox.get(timeout=max(0.0, give_up_at - time.monotonic()))
+                frame = self.inbox.get(timeout=left_s if cancelled is None else min(left_s, CANCEL_POLL_S))
             except queue.Empty:
+                if time.monotonic() < give_up_at:
+                    continue
                 raise self._give_up(timeout_s) from None
             if frame["event"] == "text":
                 yield frame["delta"]

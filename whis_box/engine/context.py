@@ -34,7 +34,9 @@ class Context:
         self.n_vocab = model.n_vocab
         self.batch = Batch(model.binding, engine.n_batch)
         self._binding = model.binding
-        adapter = model.load_adapter(Path(lane.adapter_path)) if lane.adapter_path else None
+        adapter = (
+            model.load_adapter(Path(lane.adapter_path), engine.base_sha256) if lane.adapter_path else None
+        )
         self._context = self._create(model, engine)
         self._memory = self._binding.llama_get_memory(self._context)
         self._logits_views: dict[int, NDArray[np.float32]] = {}

@@ -34,6 +34,8 @@ class GgufHeader:
     n_layers: int = 0
     n_head_kv: int = 0
     head_dim: int = 0
+    base_sha256: str = ""
+    """Of an adapter: the base it was converted for, as our converter writes it."""
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -71,6 +73,7 @@ def _read(stream: BinaryIO, path: Path) -> GgufHeader:
         return _count(values.get(f"{architecture}.{key}"))
 
     n_head = number("attention.head_count")
+    base = values.get("whis.base_sha256")
     return GgufHeader(
         architecture=architecture,
         n_tensors=int(n_tensors),
@@ -80,6 +83,7 @@ def _read(stream: BinaryIO, path: Path) -> GgufHeader:
         n_layers=number("block_count"),
         n_head_kv=number("attention.head_count_kv") or n_head,
         head_dim=number("attention.key_length") or number("embedding_length") // max(1, n_head),
+        base_sha256=base if isinstance(base, str) else "",
     )
 
 

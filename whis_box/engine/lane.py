@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from whis_box.engine.context import Context
 from whis_box.engine.generation import Generation
 from whis_box.engine.prefix_tree import PrefixTree, common_length
+from whis_box.engine.slot import Slot
 from whis_box.engine.speculation import lookup
 from whis_box.errors import EngineError
 
@@ -35,31 +36,6 @@ class StepWork:
     n_prompt_tokens: int = 0
     n_rows: int = 0
     seconds: float = 0.0
-
-
-class Slot:
-    """One sequence of the context; keeps its prompt after the end, for the next one to share."""
-
-    def __init__(self, index: int, n_ctx: int) -> None:
-        self.index = index
-        self.tokens: NDArray[np.int32] = np.zeros(n_ctx, dtype=np.int32)
-        self.n = 0
-        self.generation: Generation | None = None
-
-    @property
-    def held(self) -> NDArray[np.int32]:
-        """Tokens in the KV cache."""
-        return self.tokens[: self.n]
-
-    @property
-    def prompt_left(self) -> int:
-        """Prompt tokens still to decode."""
-        return len(self.generation.prompt) - self.n if self.generation and not self.generation.output else 0
-
-    def append(self, tokens: NDArray[np.int32] | list[int]) -> None:
-        """Note that these tokens were decoded."""
-        self.tokens[self.n : self.n + len(tokens)] = tokens
-        self.n += len(tokens)
 
 
 class Lane:

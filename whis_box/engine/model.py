@@ -76,12 +76,17 @@ class Model:
         """Whether `token` ends a generation."""
         return bool(self.binding.llama_vocab_is_eog(self.vocab, token))
 
-    def load_adapter(self, path: Path) -> Any:
-        """A LoRA adapter for this model.
+    def load_adapter(self, path: Path, base_sha256: str = "") -> Any:
+        """A LoRA adapter for this model, whose own digest is `base_sha256`.
 
         Raises: VerificationError when it is damaged or made for another base.
         """
-        read_header(path)
+        wanted = read_header(path).base_sha256
+        if wanted and base_sha256 and wanted != base_sha256:
+            raise VerificationError(
+                f"{path}: made for the base {wanted[:16]}, but {self.path.name} is {base_sha256[:16]}; "
+                "convert the adapter for this base"
+            )
         adapter = self.binding.llama_adapter_lora_init(self._pointer, os.fsencode(path))
         if not adapter:
             raise VerificationError(f"{path}: not a LoRA adapter for {self.path.name}; convert it again")

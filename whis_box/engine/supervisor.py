@@ -74,13 +74,17 @@ class Engine:
         self._crashes = 1 if lived_s > STABLE_AFTER_S else self._crashes + 1
         self.restarts += 1
 
-    def stream(self, request: GenerateRequest) -> Iterator[str | Completion]:
-        """Yield the text's deltas as they are decided, then the Completion. Closing the iterator cancels.
+    def stream(
+        self, request: GenerateRequest, cancelled: threading.Event | None = None
+    ) -> Iterator[str | Completion]:
+        """Yield the text's deltas as they are decided, then the Completion.
+
+        Closing the iterator cancels; so does setting `cancelled` from another thread, at any moment.
 
         Raises: InputError, BusyError, QuarantinedError, DeadlineError, RequestCancelledError,
         EngineCrashedError, EngineError.
         """
-        yield from self._run(request, stream=True)
+        yield from self._run(request, True, cancelled)
 
     def generate(self, request: GenerateRequest, on_text: Callable[[str], None] | None = None) -> Completion:
         """Run one request to its end; `on_text` receives the deltas.
@@ -94,7 +98,9 @@ class Engine:
                 on_text(event)
         raise EngineError("the engine ended a request without a result")
 
-    def _run(self, request: GenerateRequest, stream: bool) -> Iterator[str | Completion]:
+    def _run(
+        self, request: GenerateRequest, stream: bool, cancelled: threading.Event | None = None
+    ) -> Iterator[str | Completion]:
         key = request_key(request)
         exclusive = self._quarantine.admit(key)
         self.start()
@@ -103,7 +109,7 @@ class Engine:
             raise EngineCrashedError("the engine was stopped; start it again")
         pending = child.submit(request, key, exclusive, stream)
         try:
-            for event in pending.events(request.deadline_s + life.GRACE_S):
+            for event in pending.events(request.deadline_s + life.GRACE_S, cancelled):
                 if isinstance(event, Completion):
                     self._quarantine.clear(key)
                 yield event

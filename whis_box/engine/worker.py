@@ -29,6 +29,7 @@ from whis_box.engine.grammar import GrammarCompiler
 from whis_box.engine.lane import Lane
 from whis_box.engine.model import Model
 from whis_box.engine.prefix_tree import CacheKey, PrefixTree
+from whis_box.engine.probe import probe
 from whis_box.engine.protocol import (
     EngineInfo,
     EngineSpec,
@@ -42,7 +43,6 @@ from whis_box.engine.protocol import (
 from whis_box.engine.scheduler import Scheduler
 from whis_box.errors import BusyError, EngineError, WhisError
 
-PROBE_TOKENS = 64
 HEARTBEAT_S = 1.0
 # Deltas are gathered this long: a frame per token would wake the parent 200 times a second.
 STREAM_INTERVAL_S = 0.04
@@ -248,33 +248,6 @@ def _resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def probe(backend_path: str, model_path: str) -> None:
-    """Load one backend and really decode with it: a batch, then a single token.
-
-    Raises: EngineError when the logits are not finite. A bad backend may also simply crash; that is the
-    point.
-    """
-    binding = native.load()
-    on_gpu = not Path(backend_path).name.startswith("libggml-cpu")
-    cpu.load_backend(binding, backend_path)
-    binding.llama_backend_init()
-    model = Model(binding, Path(model_path), on_gpu)
-    spec = EngineSpec(
-        model_path, backend_path, n_threads=cpu.thread_count(), n_ctx=256, n_batch=PROBE_TOKENS, n_slots=1
-    )
-    context = Context(model, spec, LaneSpec("probe"))
-    position = 0
-    for tokens in ([1 + i for i in range(PROBE_TOKENS)], [1]):
-        context.batch.reset()
-        row = context.batch.add(0, tokens, position, 1)
-        context.decode()
-        if not np.isfinite(context.logits(row)).all():
-            raise EngineError(f"{backend_path}: logits are not finite")
-        position += len(tokens)
-    context.close()
-    model.close()
 
 
 def main(arguments: list[str]) -> int:
