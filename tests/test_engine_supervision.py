@@ -123,7 +123,9 @@ def test_a_thousand_requests_at_once_each_end_with_an_answer_or_a_typed_refusal(
     retry_after: list[float] = []
 
     def run(engine: Engine, number: int) -> None:
-        request = replace(SHORT, prompt=chat("You are brief.", f"Say {number}."), max_tokens=1, deadline_s=60)
+        request = replace(
+            SHORT, prompt=chat("You are brief.", f"Say {number}."), max_tokens=1, deadline_s=600
+        )
         try:
             outcome = type(engine.generate(request)).__name__
         except (BusyError, DeadlineError) as error:
@@ -138,7 +140,7 @@ def test_a_thousand_requests_at_once_each_end_with_an_answer_or_a_typed_refusal(
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(120)
+            thread.join(300)
         assert outcomes.total() == 1000
         assert outcomes["Completion"] >= 50 and outcomes["BusyError"] > 0
         assert all(1.0 <= seconds <= 120.0 for seconds in retry_after)
