@@ -185,6 +185,7 @@ def test_a_stopped_child_is_replaced_after_the_deadline(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("whis_box.engine.child.GRACE_S", 0.5)
+    monkeypatch.setattr("whis_box.engine.child.HUNG_S", 0.5)
     expected = engine.generate(SHORT).text
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGSTOP)

@@ -45,7 +45,10 @@ LOAD_TIMEOUT_S = 120.0
 HEARTBEAT_TIMEOUT_S = 60.0
 """The child says every second that it lives, but one decode of a large model may take long."""
 GRACE_S = 5.0
-"""Silence past a request's deadline after which the child counts as hung."""
+"""How long past its deadline a request waits for the child's own word on it."""
+HUNG_S = 20.0
+"""Silence of the child after which a request that waits past its deadline stops it; a machine so busy that
+one step takes seconds is no reason."""
 CANCEL_POLL_S = 0.02
 """How soon a wait notices that its request was cancelled from another thread."""
 STDERR_LINES = 40
@@ -89,7 +92,7 @@ class Pending:
             raise typed_error(frame)
 
     def _give_up(self, timeout_s: float) -> DeadlineError:
-        if self._child.silent_s < GRACE_S:
+        if self._child.silent_s < HUNG_S:
             return DeadlineError(f"the request got no answer within {timeout_s:.0f} s; try again")
         self._ended = True
         self._child.kill("it was silent past a request's deadline")
