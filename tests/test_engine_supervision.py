@@ -102,6 +102,17 @@ def test_every_request_in_flight_gets_a_retryable_error_when_the_child_dies(spec
         assert engine.generate(SHORT).text
 
 
+def test_the_child_outlives_the_thread_that_started_it(spec: EngineSpec) -> None:
+    engine = Engine(spec)
+    starter = threading.Thread(target=engine.start)
+    starter.start()
+    starter.join()
+    pid = engine.pid
+    time.sleep(0.5)
+    assert engine.generate(SHORT).text and engine.pid == pid and engine.restarts == 0
+    engine.stop()
+
+
 def test_a_stopped_idle_child_is_noticed_and_replaced(
     spec: EngineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,13 +113,7 @@ class Child:
     """A running engine process. `on_death` gets the keys of the requests that were running."""
 
     def __init__(self, spec: EngineSpec, on_death: Callable[[list[str]], None]) -> None:
-        self.process = subprocess.Popen(
-            [*worker_command(), str(spec.memory_limit_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment(),
-        )
+        self.process = _spawn([*worker_command(), str(spec.memory_limit_bytes)])
         self.state = EngineState()
         self._on_death = on_death
         self._write_lock = threading.Lock()
@@ -291,6 +285,36 @@ class Child:
             if reader.is_alive():
                 reader.join(timeout=1)
             stream.close()
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+    """Start the process from a thread that lives as long as it does.
+
+    The kernel's parent-death signal is tied to the thread that forked; a caller's thread may end long before
+    the engine should (Source: prctl(2), PR_SET_PDEATHSIG).
+    """
+    result: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=child_environment(),
+            )
+        except OSError as cause:
+            result.put(cause)
+            return
+        result.put(process)
+        process.wait()
+
+    _thread("parent", run).start()
+    started = result.get()
+    if isinstance(started, OSError):
+        raise EngineError(f"{command[0]}: the engine process cannot be started: {started.strerror}")
+    return started
 
 
 def typed_error(frame: dict[str, Any]) -> WhisError:
