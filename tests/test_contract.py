@@ -27,7 +27,7 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
+    {"cli_bench", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
 WITHIN_A_TIER = {

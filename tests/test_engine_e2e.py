@@ -34,7 +34,8 @@ SHORT = GenerateRequest(chat("You are brief.", "Name a colour."), max_tokens=12)
 
 @pytest.fixture(scope="module")
 def spec(box: Path) -> EngineSpec:
-    return engine_spec(box / "models" / "base.gguf", ModelConfig())
+    # One thread: on a busy machine two of them wait for each other most of the time.
+    return replace(engine_spec(box / "models" / "base.gguf", ModelConfig()), n_threads=1, n_slots=4)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,8 @@ def test_a_dead_child_gives_a_typed_error_and_the_next_answer_is_right(
 def test_a_stopped_child_is_replaced_after_the_deadline(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whis_box.engine.supervisor.GRACE_S", 0.5)
+    monkeypatch.setattr("whis_box.engine.child.GRACE_S", 0.5)
+    monkeypatch.setattr("whis_box.engine.child.HUNG_S", 0.5)
     expected = engine.generate(SHORT).text
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGSTOP)
@@ -215,8 +217,8 @@ def test_cancelling_a_waiting_request_ends_it(shared_engine: Engine) -> None:
     running = child.submit(STORY)
     waiting = child.submit(SHORT)
     time.sleep(0.05)
-    child.send({"op": "cancel", "id": waiting._id})
-    child.send({"op": "cancel", "id": running._id})
+    child.send({"op": "cancel", "id": waiting.id})
+    child.send({"op": "cancel", "id": running.id})
     for pending in (running, waiting):
         with pytest.raises(RequestCancelledError):
             list(pending.events(30))

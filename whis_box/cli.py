@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import batch, cli_eval, cli_export, cli_ingest, cli_rollout, cli_serve, show
+from whis_box import batch, cli_bench, cli_eval, cli_export, cli_ingest, cli_rollout, cli_serve, show
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -258,6 +258,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--runs", type=_positive, default=3, help="runs of each measurement")
     bench.add_argument(
         "--only", action="append", choices=("engine", "golden", "start"), help="one part (repeatable)"
+    )
+    bench_parts = bench.add_subparsers(dest="action", metavar="ACTION")
+    cli_bench.add_serve_options(
+        _command(bench_parts, "serve", cli_bench.serve, "alerts per hour at 1 to 16 at a time")
     )
     return parser
 

@@ -150,6 +150,16 @@ class EngineConfig(Section):
     """Threads; 0 takes affinity and cgroup quota."""
     flash_attention: bool = True
     """Faster attention, and the condition for a quantized KV cache."""
+    n_slots: int = Field(0, ge=0, le=64)
+    """Requests decoded together, each with `n_ctx` tokens of KV cache; 0 takes up to 4, as RAM allows."""
+    kv_type: Literal["auto", "f16", "q8_0"] = "auto"
+    """Numbers in the KV cache; `auto` takes q8_0 where memory is short."""
+    prefix_cache_mb: int = Field(64, ge=0, le=65536)
+    """RAM for prompt beginnings that several requests share."""
+    max_waiting: int = Field(256, ge=1, le=100_000)
+    """Requests that may wait; one more is refused as busy."""
+    n_draft: int = Field(4, ge=0, le=16)
+    """Tokens guessed ahead from the prompt; 0 turns it off (docs/engine.md)."""
 
 
 class GenerationConfig(Section):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from whis_box.box.manifest import Manifest, verify
-from whis_box.box.opening import engine_spec, open_retriever
+from whis_box.box.opening import engine_spec, open_retriever, size_engine
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.engine import cpu, native
 from whis_box.engine.gguf_header import read_header
@@ -131,7 +131,12 @@ class _Steps:
                 chat("Reply with one word.", "Say yes or no."), 'start: "yes" | "no"', max_tokens=4
             )
             completion = engine.generate(request)
-        context = f"context {info.n_ctx} of {info.n_ctx_train}"
+        sizing = size_engine(self._folder / self._box_config.base_model, self._model_config)
+        context = (
+            f"context {info.n_ctx} of {info.n_ctx_train}, {info.n_slots} slots, "
+            f"KV {info.kv_type} {sizing.kv_bytes / 1e6:.0f} MB, on {info.device}"
+        )
+        context += "".join(f"; {note}" for note in (*sizing.notes, *info.notes))
         detail = f"loaded in {info.load_ms:.0f} ms, {context}, said {completion.text!r}"
         return Check("engine", "ok", f"{detail} in {completion.total_ms:.0f} ms")
 

@@ -7,6 +7,8 @@
     ├── NotReadyError              4  a model, index or box that is not there yet
     ├── VerificationError          5  a file whose hash, header or manifest does not match
     └── EngineError                1  the model process
+        ├── BusyError              1  its queue is too long; try again after `retry_after_s`
+        ├── QuarantinedError       1  the request ended the process twice and is not tried again
         ├── EngineCrashedError     1  it died; the request may be tried again
         ├── DeadlineError          1  the request ran out of time
         └── RequestCancelledError  130  the caller gave up
@@ -76,6 +78,23 @@ class EngineError(WhisError):
     """The model process refused or failed a request."""
 
     code = "engine"
+
+
+class BusyError(EngineError):
+    """More requests wait than can be answered in time."""
+
+    code = "busy"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuarantinedError(EngineError):
+    """The same request ended the model process twice; it is refused until the program starts again."""
+
+    code = "quarantined"
 
 
 class EngineCrashedError(EngineError):

@@ -90,6 +90,12 @@ def chat(system: str, user: str) -> Segments:
     )
 
 
+def static_prefixes() -> tuple[Segments, ...]:
+    """What every prompt of a kind begins with, so that the engine computes it once."""
+    systems = (SELECT_SYSTEM, DECLINE_SYSTEM, ANSWER_SYSTEM, TRIAGE_SYSTEM)
+    return tuple(chat(system, "")[:3] for system in systems)
+
+
 def select_grammar(n_sentences: int, max_lines: int, may_decline: bool = False) -> str:
     """`[2]` or `[2][5]`: between one and `max_lines` numbers of shown sentences, or a word that declines."""
     numbers = f"one{{1,{max_lines}}}"

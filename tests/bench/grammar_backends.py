@@ -14,19 +14,18 @@ import ctypes
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.bench.engine_parts import generate, open_lane, open_model
 from whis_box.box.opening import engine_spec
 from whis_box.config import ModelConfig
-from whis_box.engine import cpu, native
 from whis_box.engine.grammar import GrammarCompiler
-from whis_box.engine.lane import GenerationStats, Lane
 from whis_box.engine.model import Model
-from whis_box.engine.protocol import LaneSpec
-from whis_box.engine.sampler import make_sampler
+from whis_box.engine.protocol import GenerateRequest
 from whis_box.evaluation.bench import environment
 from whis_box.paths import repository_root
 from whis_box.prompts import answer_prompt
@@ -108,13 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--box", type=Path, default=repository_root() / "build" / "box")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0 takes what the machine has")
     options = parser.parse_args()
     spec = engine_spec(options.box / "models" / "base.gguf", ModelConfig())
-    binding = native.load()
-    cpu.load_backend(binding, spec.backend_path)
-    binding.llama_backend_init()
-    model = Model(binding, Path(spec.model_path))
-    lane = Lane(model, spec, LaneSpec("bench"))
+    spec = replace(spec, n_threads=options.threads or spec.n_threads)
+    binding, model = open_model(spec)
+    lane = open_lane(model, spec)
     compiler = GrammarCompiler(binding, model.vocab)
     prompts = [answer_prompt(question, FACTS, "compose", 3) for question in QUESTIONS]
     ways: dict[str, Callable[[Any], Any]] = {
@@ -128,12 +126,13 @@ def main() -> None:
     compile_ms: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.runs):
         for prompt in prompts:
-            tokens = model.tokenize(list(prompt.segments))
+            request = GenerateRequest(prompt.segments, max_tokens=N_TOKENS, deadline_s=600)
             for name, make in ways.items():
+                compiler.forget()
                 started = time.perf_counter()
                 constraint = make(prompt)
                 compile_ms[name].append((time.perf_counter() - started) * 1000)
-                rates[name].append(_rate(lane, tokens, constraint))
+                rates[name].append(generate(lane, model, request, constraint, spec.n_threads)[1])
     for key, value in environment(options.box).items():
         print(f"{key}: {value}")
     free = statistics.median(rates["free"])
@@ -143,15 +142,6 @@ def main() -> None:
             f"{name:<26} {median:7.1f} tokens/s  {100 * (median / free - 1):+6.1f} %  "
             f"compile {statistics.median(compile_ms[name]):6.2f} ms"
         )
-
-
-def _rate(lane: Lane, prompt: list[int], constraint: Any) -> float:
-    """Tokens per second after the first token, over at most N_TOKENS."""
-    stats = GenerationStats()
-    marks = []
-    for _ in lane.generate(prompt, constraint, N_TOKENS, make_sampler(0.0, 0), lambda: None, stats):
-        marks.append(time.perf_counter())
-    return (len(marks) - 1) / (marks[-1] - marks[0])
 
 
 if __name__ == "__main__":

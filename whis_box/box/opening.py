@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from whis_box import prompts
 from whis_box.box.manifest import Manifest, verify
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.copilot import Copilot, Parts
-from whis_box.engine import cpu
+from whis_box.engine import cpu, gpu
+from whis_box.engine.gguf_header import read_header
 from whis_box.engine.protocol import EngineSpec, LaneSpec
+from whis_box.engine.sizing import Sizing, available_memory, plan
 from whis_box.engine.supervisor import Engine
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
@@ -37,10 +38,9 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
-    spec = engine_spec(folder / box.base_model, model)
-    if adapter is not None:
-        spec = replace(spec, lanes=(LaneSpec("base", str(adapter.absolute())),))
-    engine = Engine(spec)
+    lane = LaneSpec("base") if adapter is None else LaneSpec("base", str(adapter.absolute()))
+    base_sha256 = manifest.sha256_of(box.base_model.as_posix())
+    engine = Engine(engine_spec(folder / box.base_model, model, (lane,), base_sha256))
     # The child loads the weights while this process loads the embedder.
     with ThreadPoolExecutor(max_workers=1) as pool:
         engine_started = pool.submit(engine.start)
@@ -79,19 +79,37 @@ def open_embedder(folder: Path, box: BoxConfig, rag: RagConfig) -> Embedder:
     return Embedder(folder / box.embedder, rag.embedder_dim, cpu.thread_count())
 
 
-def engine_spec(model_path: Path, model: ModelConfig) -> EngineSpec:
+def engine_spec(
+    model_path: Path,
+    model: ModelConfig,
+    lanes: tuple[LaneSpec, ...] = (LaneSpec("base"),),
+    base_sha256: str = "",
+) -> EngineSpec:
     """What to start the engine's child with on this machine.
 
-    Raises: NotReadyError when no CPU backend works.
+    Raises: NotReadyError when no CPU backend works; VerificationError for a damaged model file.
     """
-    choice = cpu.choose(model_path, state_dir() / "cpu-variant.json")
+    engine = model.engine
+    sizing = size_engine(model_path, model, len(lanes))
+    gpu_path = gpu.choose(model_path, state_dir() / "gpu-backend.json").path
     return EngineSpec(
         model_path=str(model_path.absolute()),
-        backend_path=choice.path,
-        n_threads=model.engine.n_threads or cpu.thread_count(),
-        n_ctx=model.engine.n_ctx,
-        n_batch=model.engine.n_batch,
-        flash_attention=model.engine.flash_attention,
+        backend_path=cpu.choose(model_path, state_dir() / "cpu-variant.json").path,
+        n_threads=engine.n_threads or cpu.thread_count(),
+        n_ctx=sizing.n_ctx,
+        n_batch=engine.n_batch,
+        flash_attention=engine.flash_attention,
+        lanes=lanes,
+        n_slots=sizing.n_slots,
+        kv_type=sizing.kv_type,
+        pinned=prompts.static_prefixes(),
+        prefix_bytes=engine.prefix_cache_mb * 1024 * 1024,
+        max_waiting=engine.max_waiting,
+        n_draft=engine.n_draft,
+        # GPU drivers map far more address space than they use.
+        memory_limit_bytes=0 if gpu_path else sizing.memory_limit_bytes,
+        gpu_path=gpu_path,
+        base_sha256=base_sha256,
     )
 
 
@@ -102,6 +120,14 @@ def read_lineage(folder: Path, adapter: Path | None = None) -> Lineage:
     """
     manifest, digest = verify(folder)
     return _lineage(manifest, digest, load_config(folder / "configs" / "box.yaml", BoxConfig), adapter)
+
+
+def size_engine(model_path: Path, model: ModelConfig, n_lanes: int = 1) -> Sizing:
+    """Slots, context and KV type for this machine's memory."""
+    engine = model.engine
+    kv_type = engine.kv_type if engine.flash_attention else "f16"
+    header = read_header(model_path)
+    return plan(header, engine.n_ctx, n_lanes, available_memory(), engine.n_slots, kv_type)
 
 
 def _lineage(manifest: Manifest, digest: str, box: BoxConfig, adapter: Path | None) -> Lineage:

@@ -31,6 +31,11 @@ class GgufHeader:
     n_ctx_train: int
     n_vocab: int
     file_size_bytes: int
+    n_layers: int = 0
+    n_head_kv: int = 0
+    head_dim: int = 0
+    base_sha256: str = ""
+    """Of an adapter: the base it was converted for, as our converter writes it."""
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -63,10 +68,23 @@ def _read(stream: BinaryIO, path: Path) -> GgufHeader:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str):
         raise reader.corrupt("general.architecture is missing")
-    n_ctx = values.get(f"{architecture}.context_length")
-    n_vocab = values.get("tokenizer.ggml.tokens")
-    size = path.stat().st_size
-    return GgufHeader(architecture, int(n_tensors), _count(n_ctx), _count(n_vocab), size)
+
+    def number(key: str) -> int:
+        return _count(values.get(f"{architecture}.{key}"))
+
+    n_head = number("attention.head_count")
+    base = values.get("whis.base_sha256")
+    return GgufHeader(
+        architecture=architecture,
+        n_tensors=int(n_tensors),
+        n_ctx_train=number("context_length"),
+        n_vocab=_count(values.get("tokenizer.ggml.tokens")),
+        file_size_bytes=path.stat().st_size,
+        n_layers=number("block_count"),
+        n_head_kv=number("attention.head_count_kv") or n_head,
+        head_dim=number("attention.key_length") or number("embedding_length") // max(1, n_head),
+        base_sha256=base if isinstance(base, str) else "",
+    )
 
 
 def _count(value: object) -> int:

@@ -7,6 +7,7 @@ skipped. The automaton is llguidance's: measured against libllama's own GBNF sam
 
 from __future__ import annotations
 
+import collections
 import ctypes
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from whis_box.errors import EngineError
 
 PIECE_BYTES = 512
+KEPT_GRAMMARS = 64
 
 
 class GrammarCompiler:
@@ -32,16 +34,26 @@ class GrammarCompiler:
             eos_token=binding.llama_vocab_eos(vocab),
             slices=None,
         )
+        self._compiled: collections.OrderedDict[str, llguidance.LLMatcher] = collections.OrderedDict()
 
     def compile(self, grammar: str) -> Constraint:
-        """Compile `grammar`.
+        """Compile `grammar`, or copy what an earlier request compiled.
 
         Raises: EngineError with llguidance's message when it does not compile.
         """
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise EngineError(f"the output grammar does not compile: {matcher.get_error()}")
-        return Constraint(matcher, self.n_vocab)
+        matcher = self._compiled.pop(grammar, None)
+        if matcher is None:
+            matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+            if matcher.is_error():
+                raise EngineError(f"the output grammar does not compile: {matcher.get_error()}")
+        self._compiled[grammar] = matcher
+        if len(self._compiled) > KEPT_GRAMMARS:
+            self._compiled.popitem(last=False)
+        return Constraint(matcher.deep_copy(), self.n_vocab)
+
+    def forget(self) -> None:
+        """Drop the compiled grammars."""
+        self._compiled.clear()
 
 
 class Constraint:
@@ -55,6 +67,10 @@ class Constraint:
     def allows(self, token: int) -> bool:
         """Whether `token` may come next; costs one automaton step."""
         return bool(self._matcher.validate_tokens([token]) == 1)
+
+    def allowed_prefix(self, tokens: list[int]) -> int:
+        """How many of `tokens` may come next, one after the other."""
+        return int(self._matcher.validate_tokens(tokens))
 
     def mask(self) -> NDArray[np.bool_]:
         """Which tokens may come next, shape (n_vocab,)."""

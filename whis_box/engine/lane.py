@@ -1,212 +1,306 @@
-"""A lane: one llama context, with at most one adapter, over the shared weights.
+"""A lane: one adapter's context, its slots, and the continuous batching inside it.
 
-Invariant: `_cached` always equals the tokens in this lane's KV cache, and no other lane ever sees them, so
-a prefix is reused only under the adapter that computed it (llama.cpp issue 26207 is what happens
-otherwise).
+Invariant: `Slot.tokens[:n]` always equals what that slot's KV cache holds, and no other lane ever sees it, so
+a prefix is reused only under the adapter that computed it (llama.cpp issue 26207 is what happens otherwise).
 """
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whis_box.engine.grammar import Constraint
-from whis_box.engine.model import Model
-from whis_box.engine.protocol import EngineSpec, FinishReason, LaneSpec
-from whis_box.errors import EngineError, InputError
+from whis_box.engine.context import Context
+from whis_box.engine.generation import Generation
+from whis_box.engine.prefix_tree import PrefixTree, common_length
+from whis_box.engine.slot import Slot
+from whis_box.engine.speculation import lookup
+from whis_box.errors import EngineError
 
-SEQUENCE = 0
+MIN_SHARED = 24
+"""Prompt tokens below which sharing a prefix does not pay for copying it."""
+FEW_FORCED = 2
+"""So few forced tokens go one by one with the other slots' rows; more are worth a pass of their own."""
+OLDEST_EVERY = 4
+"""One step in so many gives its room to the prompt that came first."""
+MOVE_TOKENS = 8
+"""A generation with fewer tokens to go is not moved to close a gap between slots."""
 
 
 @dataclass
-class GenerationStats:
-    """Filled while a generation runs."""
+class StepWork:
+    """What one step did."""
 
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    ttft_ms: float = 0.0
-    finish_reason: FinishReason = "stop"
+    n_prompt_tokens: int = 0
+    n_rows: int = 0
+    seconds: float = 0.0
 
 
 class Lane:
-    """One context. Serves one generation at a time; owned by the engine's single thread."""
+    """Admits generations into slots and decodes them together. Owned by the engine's thread."""
 
-    def __init__(self, model: Model, engine: EngineSpec, spec: LaneSpec) -> None:
-        self.name = spec.name
-        self.n_ctx = engine.n_ctx
-        self._model, self._binding, self._n_batch = model, model.binding, engine.n_batch
-        self._context = _new_context(model, engine)
-        self._memory = self._binding.llama_get_memory(self._context)
-        self._batch = _Batch(self._binding, engine.n_batch)
-        self._cached: list[int] = []
-        self._logits_views: dict[int, NDArray[np.float32]] = {}
-        if spec.adapter_path:
-            self._apply_adapter(Path(spec.adapter_path), spec.adapter_scale)
+    def __init__(
+        self, name: str, weight: int, context: Context, prefixes: PrefixTree, n_draft: int = 0
+    ) -> None:
+        self.name, self.weight, self.n_draft = name, weight, n_draft
+        self.slots = [Slot(index, context.n_ctx) for index in range(context.n_slots)]
+        self.waiting: list[Generation] = []
+        self.counters = dict.fromkeys(("done", "prompt_tokens", "cached_tokens", "completion_tokens"), 0)
+        self._n_shared = 0
+        self._context, self._prefixes, self._key = context, prefixes, prefixes.key
 
-    def generate(
-        self,
-        prompt: list[int],
-        constraint: Constraint | None,
-        max_tokens: int,
-        pick: Callable[[NDArray[np.float32]], int],
-        checkpoint: Callable[[], None],
-        stats: GenerationStats,
-    ) -> Iterator[int]:
-        """Yield the completion's tokens as they are decided.
+    @property
+    def active(self) -> list[Slot]:
+        """Slots that work on a generation."""
+        return [slot for slot in self.slots if slot.generation is not None]
 
-        `pick` maps logits (n_vocab,) to a token; `checkpoint` is called between decodes and raises to stop.
+    # ------------------------------------------------------------- admission
 
-        Raises: InputError when the prompt does not fit the context; EngineError; whatever `checkpoint`
-        raises.
+    def admit(self, now: float, only: Generation | None = None, background: bool = True) -> list[Generation]:
+        """Give free slots to waiting generations, in order of rank; those that were admitted."""
+        admitted = []
+        for generation in sorted(self.waiting, key=lambda one: one.rank):
+            if (only is not None and generation is not only) or (generation.background and not background):
+                continue
+            free = next((slot for slot in self.slots if slot.generation is None), None)
+            if free is None:
+                break
+            if self._better_soon(generation.prompt):
+                continue
+            self.waiting.remove(generation)
+            generation.admitted_at = now
+            self._place(generation, free)
+            admitted.append(generation)
+        return admitted
+
+    def _better_soon(self, prompt: NDArray[np.int32]) -> bool:
+        """Whether a prompt that is being decoded will soon offer more shared tokens than there are now."""
+        coming = max(
+            (
+                common_length(slot.generation.prompt, prompt)
+                for slot in self.slots
+                if slot.generation is not None and slot.prompt_left
+            ),
+            default=0,
+        )
+        return coming >= MIN_SHARED and coming - self._source(prompt)[0] >= MIN_SHARED
+
+    def _source(self, prompt: NDArray[np.int32]) -> tuple[int, Slot | NDArray[np.uint8] | None]:
+        """The longest usable prefix and who holds it; at least one token is always decoded again."""
+        usable = prompt[: len(prompt) - 1]
+        length, source = self._prefixes.find(self._key, usable)
+        best: tuple[int, Slot | NDArray[np.uint8] | None] = (length, source)
+        for slot in self.slots:
+            common = common_length(slot.held, usable)
+            if common > best[0]:
+                best = common, slot
+        return best
+
+    def _place(self, generation: Generation, slot: Slot) -> None:
+        known = min(self._prefixes.insert(generation.prompt), len(generation.prompt) - 1)
+        length, source = self._source(generation.prompt)
+        in_place = common_length(slot.held, generation.prompt[:-1])
+        if length < max(MIN_SHARED, in_place + MIN_SHARED):  # a copy would cost more than it saves
+            length, source = in_place, slot
+        if isinstance(source, Slot) and source is not slot:
+            source = self._context.export(source.index)
+        if isinstance(source, np.ndarray):
+            self._context.restore(slot.index, source)
+        self._context.truncate(slot.index, length)
+        slot.tokens[:length] = generation.prompt[:length]
+        slot.n, slot.generation = length, generation
+        generation.n_cached = length
+        if known >= MIN_SHARED and known - self._prefixes.find(self._key, generation.prompt[:known])[0] >= (
+            MIN_SHARED
+        ):
+            generation.save_at = known
+            self._save(slot)
+
+    def _save(self, slot: Slot) -> None:
+        """Keep the state of a prefix that is known to be shared, once the slot holds just that."""
+        generation = slot.generation
+        if generation is not None and generation.save_at and slot.n >= generation.save_at:
+            if slot.n == generation.save_at:
+                self._prefixes.put(self._key, slot.held.copy(), self._context.export(slot.index))
+            generation.save_at = 0
+
+    # ------------------------------------------------------------------ step
+
+    def step(self) -> StepWork:
+        """Decode once: a row for every running generation first, then prompt tokens in what room is left.
+
+        Raises: EngineError, after which every generation of the lane has been dropped.
         """
         started = time.perf_counter()
-        self._check_fits(prompt, max_tokens)
-        stats.prompt_tokens = len(prompt)
-        stats.cached_tokens = self._reuse_prefix(prompt)
-        stats.finish_reason = "length"
-        logits = self._prefill(prompt, checkpoint)
-        stats.ttft_ms = (time.perf_counter() - started) * 1000
-        while stats.completion_tokens < max_tokens:
-            token = _choose(logits, constraint, pick)
-            if self._model.is_end(token):
-                stats.finish_reason = "stop"
-                return
-            forced = constraint.accept(token) if constraint else []
-            accepted = [token, *forced][: max_tokens - stats.completion_tokens]
-            stats.completion_tokens += len(accepted)
-            yield from accepted
-            if constraint and constraint.finished:
-                stats.finish_reason = "stop"
-                return
-            checkpoint()
-            if stats.completion_tokens < max_tokens:
-                logits = self._decode(accepted)
+        self._close_gap()
+        batch = self._context.batch
+        batch.reset()
+        work = StepWork()
+        rows: list[tuple[Slot, list[int], list[int], int]] = []
+        running = [slot for slot in self.active if not slot.prompt_left]
+        for slot in running:
+            rows.append(self._add_running(slot, len(running)))
+        work.n_rows = batch.n_rows
+        for slot, count in self._shares(batch.room):
+            rows.append(self._add_prompt(slot, count))
+        work.n_prompt_tokens = batch.n_rows - work.n_rows
+        if batch.n_rows:
+            self._decode(rows)
+            now = time.perf_counter()
+            for slot, sent, draft, row in rows:
+                self._advance(slot, sent, draft, row, now)
+        work.seconds = time.perf_counter() - started
+        return work
 
-    def _check_fits(self, prompt: list[int], max_tokens: int) -> None:
-        if not prompt:
-            raise InputError("the prompt is empty")
-        if len(prompt) + max_tokens > self.n_ctx:
-            raise InputError(
-                f"the prompt has {len(prompt)} tokens and the answer up to {max_tokens}, more than "
-                f"the context of {self.n_ctx}; shorten it or raise engine.n_ctx in configs/model.whis.yaml"
-            )
+    def _decode(self, rows: list[tuple[Slot, list[int], list[int], int]]) -> None:
+        try:
+            self._context.decode()
+        except EngineError as error:
+            self._context.clear()
+            now = time.perf_counter()
+            for slot in self.slots:
+                slot.n = 0
+                if slot.generation is not None:
+                    slot.generation.fail(
+                        EngineError(f"{error} in lane {self.name}; the request was dropped"), now
+                    )
+            raise
+        for slot, sent, draft, _ in rows:
+            slot.append(sent)
+            slot.append(draft)
 
-    def _reuse_prefix(self, prompt: list[int]) -> int:
-        """Keep the longest common prefix in the KV cache; at least one token is always decoded again."""
-        common = 0
-        for ours, theirs in zip(self._cached, prompt[:-1], strict=False):
-            if ours != theirs:
-                break
-            common += 1
-        if not self._binding.llama_memory_seq_rm(self._memory, SEQUENCE, common, -1):
-            self._binding.llama_memory_clear(self._memory, True)
-            common = 0
-        del self._cached[common:]
-        return common
-
-    def _prefill(self, prompt: list[int], checkpoint: Callable[[], None]) -> NDArray[np.float32]:
-        rest = prompt[len(self._cached) :]
-        logits = None
-        for at in range(0, len(rest), self._n_batch):
-            checkpoint()
-            logits = self._decode(rest[at : at + self._n_batch])
-        if logits is None:
-            raise EngineError("nothing was left to decode; this is a defect in prefix reuse")
-        return logits
-
-    def _decode(self, tokens: list[int]) -> NDArray[np.float32]:
-        """Run `tokens` through the model; logits of the last, shape (n_vocab,), valid until the next call."""
-        self._batch.fill(tokens, first_position=len(self._cached))
-        status = self._binding.llama_decode(self._context, self._batch.struct)
-        if status != 0:
-            self._binding.llama_memory_clear(self._memory, True)
-            self._cached.clear()
-            raise EngineError(
-                f"llama_decode returned {status} for {len(tokens)} tokens; the request was dropped"
-            )
-        self._cached.extend(tokens)
-        pointer = self._binding.llama_get_logits_ith(self._context, len(tokens) - 1)
-        return self._logits_view(pointer)
-
-    def _logits_view(self, pointer: Any) -> NDArray[np.float32]:
-        """A view on libllama's own buffer, made once per address: making one costs more than reading it."""
-        address = ctypes.addressof(pointer.contents)
-        view = self._logits_views.get(address)
-        if view is None:
-            view = self._logits_views[address] = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
-        return view
-
-    def _apply_adapter(self, path: Path, scale: float) -> None:
-        adapters = (self._binding.llama_adapter_lora_p_ctypes * 1)(self._model.load_adapter(path))
-        scales = (ctypes.c_float * 1)(scale)
-        if self._binding.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
-            raise EngineError(f"{path}: libllama could not apply the adapter to lane {self.name}")
-
-    def close(self) -> None:
-        """Free the context and the batch."""
-        self._batch.close()
-        self._binding.llama_free(self._context)
-
-
-def _choose(
-    logits: NDArray[np.float32], constraint: Constraint | None, pick: Callable[[NDArray[np.float32]], int]
-) -> int:
-    """Pick freely first; the full mask costs a pass over the vocabulary, so it is made only on rejection."""
-    token = pick(logits)
-    if constraint is None or constraint.allows(token):
-        return token
-    return pick(np.where(constraint.mask(), logits, -np.inf))
-
-
-def _new_context(model: Model, engine: EngineSpec) -> Any:
-    binding = model.binding
-    params = binding.llama_context_default_params()
-    params.n_ctx = engine.n_ctx
-    params.n_batch = params.n_ubatch = engine.n_batch
-    params.n_seq_max = 1
-    params.n_threads = params.n_threads_batch = engine.n_threads
-    params.flash_attn_type = (
-        binding.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        if engine.flash_attention
-        else binding.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    )
-    params.no_perf = True
-    context = binding.llama_init_from_model(model.pointer, params)
-    if not context:
-        raise EngineError(
-            f"a context of {engine.n_ctx} tokens cannot be made; lower engine.n_ctx or free memory"
+    def _add_running(self, slot: Slot, n_running: int) -> tuple[Slot, list[int], list[int], int]:
+        generation = slot.generation
+        assert generation is not None and generation.pending
+        sent = generation.pending
+        if n_running > 2 and 1 < len(sent) <= 1 + FEW_FORCED:
+            sent = sent[:1]
+        sent = sent[: max(1, self._context.batch.room - n_running)]
+        draft = (
+            self._draft(slot, generation) if n_running == 1 and len(sent) == len(generation.pending) else []
         )
-    return context
+        complete = len(sent) == len(generation.pending)
+        n_logits = 1 + len(draft) if complete else 0
+        row = self._context.batch.add(slot.index, [*sent, *draft], slot.n, n_logits)
+        return slot, sent, draft, row if complete else -1
 
+    def _draft(self, slot: Slot, generation: Generation) -> list[int]:
+        """Guesses that the grammar would also allow; only for greedy decoding."""
+        left = generation.request.max_tokens - len(generation.output)
+        if not self.n_draft or left < 2 or generation.request.temperature > 0 or generation.request.logprobs:
+            return []
+        seen = np.concatenate([slot.held, np.array(generation.pending, dtype=np.int32)])
+        draft = lookup(seen, min(self.n_draft, left - 1))
+        if generation.constraint is not None and draft:
+            draft = draft[: generation.constraint.allowed_prefix(draft)]
+        generation.n_drafted += len(draft)
+        return draft
 
-class _Batch:
-    """A llama_batch whose arrays are filled through numpy views instead of one ctypes call per item."""
+    def _shares(self, room: int) -> list[tuple[Slot, int]]:
+        """How many prompt tokens each slot gets: the first in rank and then the shortest takes what it needs.
 
-    def __init__(self, binding: Any, capacity: int) -> None:
-        self._binding = binding
-        self.struct = binding.llama_batch_init(capacity, 0, 1)
-        self._token = np.ctypeslib.as_array(self.struct.token, (capacity,))
-        self._position = np.ctypeslib.as_array(self.struct.pos, (capacity,))
-        self._wants_logits = np.ctypeslib.as_array(self.struct.logits, (capacity,))
-        np.ctypeslib.as_array(self.struct.n_seq_id, (capacity,))[:] = 1
-        for row in range(capacity):
-            self.struct.seq_id[row][0] = SEQUENCE
+        Every few steps it is the oldest instead, so that none starves. A chunk is not dealt out among many:
+        libllama decodes rows of unequal counts in separate passes.
+        """
+        slots = [(slot.generation, slot) for slot in self.active if slot.generation and slot.prompt_left]
+        slots.sort(key=lambda one: (one[0].rank[0], one[1].prompt_left))
+        self._n_shared += 1
+        if self._n_shared % OLDEST_EVERY == 0:
+            slots.sort(key=lambda one: one[0].arrived_at)
+        shares = []
+        for _, slot in slots:
+            if take := min(self._until_stop(slot), room):
+                shares.append((slot, take))
+                room -= take
+        return sorted(shares, key=lambda one: one[0].index)
 
-    def fill(self, tokens: list[int], first_position: int) -> None:
-        count = len(tokens)
-        self.struct.n_tokens = count
-        self._token[:count] = tokens
-        self._position[:count] = np.arange(first_position, first_position + count)
-        self._wants_logits[:count] = 0
-        self._wants_logits[count - 1] = 1
+    @staticmethod
+    def _until_stop(slot: Slot) -> int:
+        """Prompt tokens up to the end, or up to the place where the state is to be saved."""
+        save_at = slot.generation.save_at if slot.generation else 0
+        return save_at - slot.n if save_at > slot.n else slot.prompt_left
+
+    def _add_prompt(self, slot: Slot, count: int) -> tuple[Slot, list[int], list[int], int]:
+        generation = slot.generation
+        assert generation is not None
+        last = count == slot.prompt_left
+        sent = generation.prompt[slot.n : slot.n + count]
+        row = self._context.batch.add(slot.index, sent, slot.n, int(last))
+        return slot, sent.tolist(), [], row if last else -1
+
+    def _advance(self, slot: Slot, sent: list[int], draft: list[int], row: int, now: float) -> None:
+        """Take what the decoded rows tell: nothing yet, or the next tokens, checked against the draft."""
+        generation = slot.generation
+        assert generation is not None
+        generation.pending = generation.pending[len(sent) :]
+        self._save(slot)
+        if row < 0:
+            return
+        confirmed = 0
+        try:
+            while True:
+                decided = generation.decide(self._context.logits(row + confirmed), now)
+                matched = 0
+                for guess, token in zip(draft[confirmed:], decided, strict=False):
+                    if guess != token:
+                        break
+                    matched += 1
+                confirmed += matched
+                generation.pending = decided[matched:]
+                if generation.ended or generation.pending:
+                    break
+        except EngineError as error:
+            generation.fail(error, now)
+        generation.n_accepted += confirmed
+        if confirmed < len(draft):
+            slot.n -= len(draft) - confirmed
+            self._context.truncate(slot.index, slot.n)
+
+    # --------------------------------------------------------------- the end
+
+    def sweep(self, now: float) -> list[Generation]:
+        """Take out what has ended, waiting or running; its slot keeps the prompt for others to share."""
+        for slot in self.active:
+            assert slot.generation is not None
+            slot.generation.check(now)
+        for generation in self.waiting:
+            generation.check(now)
+        ended = [one for one in self.waiting if one.ended]
+        self.waiting = [one for one in self.waiting if not one.ended]
+        for slot in self.active:
+            assert slot.generation is not None
+            if slot.generation.ended:
+                ended.append(slot.generation)
+                self._release(slot, slot.generation)
+        return ended
+
+    def _release(self, slot: Slot, generation: Generation) -> None:
+        slot.generation = None
+        if slot.n > len(generation.prompt):
+            slot.n = len(generation.prompt)
+            self._context.truncate(slot.index, slot.n)
+        self.counters["done"] += 1
+        self.counters["prompt_tokens"] += len(generation.prompt)
+        self.counters["cached_tokens"] += generation.n_cached
+        self.counters["completion_tokens"] += len(generation.output)
+
+    def _close_gap(self) -> None:
+        """Move the last running generation into a gap: libllama batches neighbouring slots only."""
+        active = self.active
+        if self.waiting or len(active) < 2 or active[-1].index == len(active) - 1:
+            return
+        last, generation = active[-1], active[-1].generation
+        gap = next(slot for slot in self.slots if slot.generation is None)
+        assert generation is not None
+        if generation.request.max_tokens - len(generation.output) < MOVE_TOKENS:
+            return
+        self._context.restore(gap.index, self._context.export(last.index))
+        gap.tokens[: last.n] = last.held
+        gap.n, gap.generation = last.n, generation
+        last.generation = None
 
     def close(self) -> None:
-        self._binding.llama_batch_free(self.struct)
+        """Free the context."""
+        self._context.close()

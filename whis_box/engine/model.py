@@ -20,16 +20,17 @@ MAX_ADAPTER_BYTES = 2 * 1024**3
 class Model:
     """A loaded GGUF. Not thread-safe: one thread of the engine's child owns it."""
 
-    def __init__(self, binding: Any, path: Path) -> None:
-        """Load `path` with the CPU backend that is already registered.
+    def __init__(self, binding: Any, path: Path, on_gpu: bool = False) -> None:
+        """Load `path` with the backends that are already registered.
 
         Raises: NotReadyError, VerificationError.
         """
         self.binding = binding
         self.path = path
         self.header: GgufHeader = read_header(path)
+        self.on_gpu = on_gpu
         params = binding.llama_model_default_params()
-        params.n_gpu_layers = 0
+        params.n_gpu_layers = -1 if on_gpu else 0
         self._pointer = binding.llama_model_load_from_file(os.fsencode(path), params)
         if not self._pointer:
             raise VerificationError(
@@ -75,12 +76,17 @@ class Model:
         """Whether `token` ends a generation."""
         return bool(self.binding.llama_vocab_is_eog(self.vocab, token))
 
-    def load_adapter(self, path: Path) -> Any:
-        """A LoRA adapter for this model.
+    def load_adapter(self, path: Path, base_sha256: str = "") -> Any:
+        """A LoRA adapter for this model, whose own digest is `base_sha256`.
 
         Raises: VerificationError when it is damaged or made for another base.
         """
-        read_header(path)
+        wanted = read_header(path).base_sha256
+        if wanted and base_sha256 and wanted != base_sha256:
+            raise VerificationError(
+                f"{path}: made for the base {wanted[:16]}, but {self.path.name} is {base_sha256[:16]}; "
+                "convert the adapter for this base"
+            )
         adapter = self.binding.llama_adapter_lora_init(self._pointer, os.fsencode(path))
         if not adapter:
             raise VerificationError(f"{path}: not a LoRA adapter for {self.path.name}; convert it again")

@@ -21,6 +21,9 @@ log = logging.getLogger("whis_box.engine.native")
 # Each of these lets the environment plant a library or a backend.
 PLANTING_VARIABLES = ("GGML_BACKEND_PATH", "LLAMA_CPP_LIB_PATH", "LLAMA_CPP_LIB", "GGML_BACKEND_DIR")
 
+# Said as warnings, once per tensor of an adapter; nothing can or need be done about them.
+USUAL = ("cannot use buft",)
+
 _keep_alive: list[Any] = []  # ctypes callbacks must outlive the library's use of them
 
 
@@ -63,7 +66,9 @@ def _route_log(binding: Any) -> None:
 
     @binding.llama_log_callback  # type: ignore[untyped-decorator]
     def emit(level: int, text: bytes, _user_data: Any) -> None:
-        log.log(levels.get(level, logging.DEBUG), "%s", text.decode("utf-8", "replace").rstrip())
+        said = text.decode("utf-8", "replace").rstrip()
+        usual = any(one in said for one in USUAL)
+        log.log(logging.DEBUG if usual else levels.get(level, logging.DEBUG), "%s", said)
 
     _keep_alive.append(emit)
     binding.llama_log_set(emit, ctypes.c_void_p(0))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def environment(box: Path) -> dict[str, str]:
 def _engine_figures(box: Path, runs: int) -> list[Figure]:
     config = load_config(box / "configs" / "box.yaml", BoxConfig)
     spec = engine_spec(box / config.base_model, load_config(box / "configs" / "model.whis.yaml", ModelConfig))
+    spec = replace(spec, n_draft=0)  # the peer guesses nothing ahead either
     pairs = _speed_pairs(spec, PAIRS_PER_RUN * runs)
     raw, ours = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     free, constrained = _grammar_tokens_per_s(spec, runs)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from whis_box.box.manifest import verify
@@ -84,7 +83,8 @@ class OpenedBox:
             LaneSpec("base"),
             *(LaneSpec(name, self.shelf.adapters[name].path) for name in adapters),
         )
-        return replace(engine_spec(self.folder / self.box.base_model, self.model), lanes=lanes)
+        base_sha256 = self.manifest.sha256_of(self.box.base_model.as_posix())
+        return engine_spec(self.folder / self.box.base_model, self.model, lanes, base_sha256)
 
     def extend(self, releases: Iterable[Release]) -> bool:
         """Offer `releases` too, if all their adapters have a lane; False when a new engine is needed.
