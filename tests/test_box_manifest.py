@@ -30,6 +30,7 @@ def parts(tmp_path: Path) -> BoxParts:
         repository_root() / "configs",
         folder / "attack.tsv",
         folder / "LICENSE",
+        repository_root() / "data" / "guards",
     )
 
 

@@ -17,12 +17,16 @@ from whis_box.copilot import Copilot, Parts
 from whis_box.engine import cpu
 from whis_box.engine.protocol import EngineSpec
 from whis_box.engine.supervisor import Engine
+from whis_box.guards.gate import open_gate
+from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.paths import state_dir
 from whis_box.schemas import Lineage
+
+POLICY = Path("configs/policy.yaml")
 
 
 @contextmanager
@@ -36,6 +40,8 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
+    policy = load_config(folder / POLICY, PolicyConfig).guards
+    gate = open_gate(folder / box.guards, folder / box.catalogue, policy)
     engine = Engine(engine_spec(folder / box.base_model, model))
     # The child loads the weights while this process loads the embedder.
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -52,6 +58,7 @@ def open_box(folder: Path, rag: RagConfig | None = None) -> Iterator[Copilot]:
                     model=model,
                     box=box,
                     lineage=_lineage(manifest, digest, box),
+                    gate=gate,
                 )
             )
         finally:
@@ -89,5 +96,5 @@ def _lineage(manifest: Manifest, digest: str, box: BoxConfig) -> Lineage:
         index=manifest.sha256_of(box.index.as_posix()),
         embedder=manifest.sha256_of((box.embedder / MODEL_FILE).as_posix()),
         prompt=prompts.prompt_sha256(),
-        policy="none",
+        policy=manifest.sha256_of(POLICY.as_posix()),
     )
