@@ -9,6 +9,7 @@ question is trained on.
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 import re
@@ -82,7 +83,13 @@ def injections() -> Iterator[Example]:
     for number, template in enumerate(_lines("guards/training/instructions.txt")):
         for filled in dict.fromkeys(_filled(template, rng) for _ in range(FILLINGS)):
             yield Example(filled, "injection", f"t{number}")
-    yield from _harmless()
+    for number, one in enumerate(_harmless()):
+        yield one
+        if number % 4 == 0:  # what the readings of disguises look like when there is none
+            words = plain(one.text)
+            yield Example(codecs.encode(words, "rot13"), "", one.group)
+            yield Example(words[::-1], "", one.group)
+    yield from _values(rng)
     for number, line in enumerate(_lines("guards/training/mentions.txt")):
         yield Example(line, "", f"m{number}")
 
@@ -99,6 +106,17 @@ def _harmless() -> Iterator[Example]:
         for name in ("image", "command_line", "parent", "summary"):
             if fields.get(name):
                 yield Example(fields[name], "", f"c-{fields.get('technique_id')}")
+
+
+def _values(rng: random.Random) -> Iterator[Example]:
+    """Fields of events that hold no sentence."""
+    for number in range(300):
+        digits = rng.randbytes(16).hex()
+        guid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        name = rng.choice(("SYSTEM", "Administrator", "svc_web", "NT AUTHORITY\\SYSTEM", "Machine", "User"))
+        provider = rng.choice(("Microsoft-Windows-Sysmon", "Microsoft-Windows-Security-Auditing", "auditd"))
+        yield Example(f"{name} {guid} {provider}/Operational {rng.randrange(9999)}", "", f"v{number}")
+        yield Example(f"C:\\Users\\{digits[:6]}\\{digits[6:12]}.exe {digits}", "", f"v{number}")
 
 
 def _questions() -> Iterator[Example]:

@@ -208,19 +208,28 @@ class Copilot:
         findings += screened.findings
         visible = alert.model_copy(update={"title": screened.fields["title"], "fields": screened.fields})
         told = clean_text(describe(visible), "alert")[0] if screened.suspected else text
+        unspoken = alert.model_copy(
+            update={"title": screened.model_fields["title"], "fields": screened.model_fields}
+        )
+        seen_by_model = clean_text(describe(unspoken), "alert")[0]
         candidates = self._candidates(alert, text)
         if screened.suspected:  # what the orders displaced is looked for without them
             bare = {name: value for name, value in alert.fields.items() if name not in screened.suspected}
             candidates += self._candidates(visible.model_copy(update={"fields": bare}), told)
         techniques = self._match(alert, text, candidates)
         retrieve_ms = _ms_since(started)
-        mark = gate.mark(told)
+        mark = gate.mark(seen_by_model)
         prompt = prompts.triage_prompt(
-            told, [(one.id, one.name) for one in techniques], mark, gate.datamark(told, mark)
+            seen_by_model,
+            [(one.id, one.name) for one in techniques],
+            mark,
+            gate.datamark(seen_by_model, mark),
         )
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, on_text)
         chosen, drafted_summary = prompts.parse_triage(completion.text)
-        summary = decision.summary(told, drafted_summary, findings)
+        # With an order to a model in the alert, no model speaks for it.
+        drafted_summary = "" if screened.suspected else drafted_summary
+        summary = decision.summary(seen_by_model, drafted_summary, told, findings)
         decision.report_disagreement(techniques, chosen, findings)
         verdict, reason = decision.verdict(techniques, alert.severity, screened.suspected)
         advice = self._advice(techniques)
@@ -237,7 +246,7 @@ class Copilot:
             request_id=request_id,
             alert_id=alert.id,
             verdict=verdict,
-            severity=decision.severity(techniques, alert.severity),
+            severity=decision.severity(techniques, alert.severity, bool(screened.suspected)),
             confidence=round(techniques[0].score, 3) if techniques else 0.0,
             abstained=verdict == "needs_review",
             abstain_reason=reason,

@@ -82,24 +82,29 @@ def held(
     return proposed, reason
 
 
-def severity(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -> AlertSeverity:
-    """Never below the source's; `high` on strong evidence, `medium` on some."""
-    own: AlertSeverity = "informational"
+def severity(
+    ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None, suspected: bool = False
+) -> AlertSeverity:
+    """Never below the source's; `high` on strong evidence, `medium` on some, or when an order is `suspected`.
+
+    No ordinary program writes orders to a model into its fields.
+    """
+    own: AlertSeverity = "medium" if suspected else "informational"
     if ranked:
         own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
     return max(own, source or "informational", key=SEVERITY_ORDER.index)
 
 
-def summary(alert_text: str, drafted: str, findings: list[Finding]) -> str:
-    """The model's sentence if the alert holds its words and codes, else the alert's own facts."""
-    known = set(terms(alert_text)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
+def summary(seen: str, drafted: str, alert_text: str, findings: list[Finding]) -> str:
+    """The model's sentence if what it has `seen` of the alert holds its words and codes, else the alert's facts."""
+    known = set(terms(seen)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
     said = terms(drafted)
     strange = sorted({term for term in said if term not in known})
     judged = sorted(JUDGEMENTS.intersection(said))
-    if drafted and not unknown_codes(drafted, [alert_text]) and not strange and not judged:
+    if drafted and not unknown_codes(drafted, [seen]) and not strange and not judged:
         return drafted
     if not drafted:
-        why = "it was not finished"
+        why = "it was not finished, or not to be used"
     elif strange:
         why = f"it used words the alert does not hold: {', '.join(strange[:5])}"
     else:

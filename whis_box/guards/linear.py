@@ -49,6 +49,31 @@ class LinearModel:
         self._weights: NDArray[np.float32] = weights[1:]  # (n-grams, labels)
         self._row = {row[0]: at for at, row in enumerate(rows[1:])}
 
+    def best_window(self, text: str, window: int, stride: int) -> float:
+        """The highest score of the first label over overlapping pieces of `text`: a short order in a long text
+        is not thinned out."""
+        rows = self._rows_at(text)
+        starts = range(0, max(1, len(text) - stride), stride) if len(text) > window + stride else (0,)
+        size = window if len(text) > window + stride else len(text)
+        best = 0.0
+        for start in starts:
+            known = np.unique(rows[:, start : start + size])
+            known = known[known >= 0]
+            logit = self._bias[0] + self._weights[known, 0].sum() / math.sqrt(max(1, len(known)))
+            best = max(best, 1.0 / (1.0 + math.exp(-min(30.0, max(-30.0, float(logit))))))
+        return best
+
+    def _rows_at(self, text: str) -> NDArray[np.int32]:
+        """Row of the n-gram of each size that starts at each character, -1 for none; shape (sizes, characters)."""
+        row, end = self._row, len(text)
+        return np.array(
+            [
+                [row.get(text[at : at + size], -1) if at + size <= end else -1 for at in range(end)]
+                for size in SIZES
+            ],
+            dtype=np.int32,
+        ).reshape(len(SIZES), end)
+
     def scores(self, text: str) -> NDArray[np.float32]:
         """Probability of each label, shape (labels,), for a text that `views.plain` gave."""
         known = [self._row[gram] for gram in grams(text) if gram in self._row]

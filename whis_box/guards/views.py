@@ -36,7 +36,15 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 _ACCENT = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+_TURNED = re.compile("[\u202d\u202e\u2067]|U\\+202E")
 _TAGS = re.compile("[\U000e0020-\U000e007e]+")
+
+
+# A text that was turned round is looked at further only when common words of an order come out.
+_TELLING = frozenset(
+    "a all alert analyst and answer any as assistant benign case close false ignore in instructions is it "
+    "mark model no not of on or prompt reply rules say severity system that the this to verdict write you your".split()
+)
 
 
 def plain(text: str) -> str:
@@ -60,8 +68,11 @@ def readings(text: str) -> Iterator[tuple[str, str]]:
         yield "tag characters", plain(hidden)
     for name, decoded in _decoded(text):
         yield name, plain(decoded)
-    yield "rot13", codecs.encode(base, "rot13")
-    yield "reversed", base[::-1]
+    if _TURNED.search(text):
+        yield "turned", base[::-1]
+    for name, turned in (("rot13", codecs.encode(base, "rot13")), ("reversed", base[::-1])):
+        if len(_TELLING.intersection(turned.split())) >= 2:
+            yield name, turned
 
 
 def _fold(text: str) -> str:
