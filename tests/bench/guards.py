@@ -191,6 +191,9 @@ def run_alarms(options: argparse.Namespace) -> None:
         row(name, len(alarms), len(found))
         for text, one in alarms[:6]:
             print(f"    {one.score:.2f} {one.reason}: {text[:110]!r}")
+    alerts = [read_alert(one["event"]) for one in ndjson(GOLDEN / "alerts.ndjson")]
+    named = [{"title": one.title, **one.fields} for one in alerts]
+    row("golden alerts", sum(bool(screen_fields(one, detector).suspected) for one in named), len(named))
 
 
 def run_requests(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ MODEL_FILE = "detector.tsv"
 SIGNATURE_FILE = "signatures.tsv"
 WINDOW = 160
 STRIDE = 80
-MIN_WORDS = 3  # two words give no order; a signature may still know them
+MIN_WORDS = 3  # fewer words give no order, and numbers are none; a signature may still know them
 # Rare disguises must be surer: any text has a reading backwards.
 STRICTER = {"rot13": 0.2, "reversed": 0.2, "leetspeak": 0.1}
 
@@ -55,7 +55,8 @@ class Detector:
                 if pattern.search(words):
                     return Detection(1.0, f"{name} ({reading})", True)
             margin = (1.0 - self.threshold) * STRICTER.get(reading, 0.0)
-            if len(words.split()) < MIN_WORDS and words.isascii():
+            spoken = sum(len(word) > 1 and word.isalpha() for word in words.split())
+            if spoken < MIN_WORDS and words.isascii():
                 continue
             score = self._model.best_window(words, WINDOW, STRIDE) - margin
             if score > best.score:
