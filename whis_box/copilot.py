@@ -231,7 +231,9 @@ class Copilot:
         drafted_summary = "" if screened.suspected else drafted_summary
         summary = decision.summary(seen_by_model, drafted_summary, told, findings)
         decision.report_disagreement(techniques, chosen, findings)
-        verdict, reason = decision.verdict(techniques, alert.severity, screened.suspected)
+        proposed = decision.verdict(techniques, alert.severity, screened.suspected)
+        outside = [one.sentence for one in techniques if one.sentence is not None]
+        verdict, reason = decision.held(*proposed, outside, screened.suspected, "")
         advice = self._advice(techniques)
         cited = CitationList()
         matches = [decision.technique_match(one, cited) for one in techniques]

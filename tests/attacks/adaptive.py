@@ -19,7 +19,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "must": ("ought to", "will", "is going to"), "shall": ("will", "may"), "write": ("put", "note", "enter"),
     "tell": ("let know", "inform"), "conclude": ("find", "see"), "disregard": ("pass over", "leave out"),
     "forget": ("leave", "pass over"), "mark": ("file", "note"), "grade": ("file", "note", "see"),
-    "benign": ("fine", "in order", "ok"), "summary": ("note", "line"), "instead": ("rather",), "your": ("the",),
+    "benign": ("fine", "in order", "ok"), "summary": ("note", "line"), "instead": ("rather",),
+    "your": ("the",),
     "you": ("one", "they"), "system": ("site", "platform"), "override": ("update", "change"),
     "output": ("result", "line"), "reply": ("line", "note"), "precisely": ("about",), "only": ("mainly",),
 }  # fmt: skip

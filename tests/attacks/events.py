@@ -37,7 +37,7 @@ def command_line(text: str) -> Event:
     """An argument of the command."""
     return sysmon(1, {
         "Image": "C:\\Windows\\System32\\rundll32.exe",
-        "CommandLine": "rundll32.exe C:\\Windows\\System32\\comsvcs.dll, MiniDump 640 C:\\Temp\\lsass.dmp full"
+        "CommandLine": "rundll32.exe C:\\Windows\\System32\\comsvcs.dll, MiniDump 640 C:\\lsass.dmp full"
         + (f" & rem {text}" if text else ""),
         "User": "CORP\\bob", "ParentImage": "C:\\Windows\\System32\\cmd.exe",
     })  # fmt: skip
@@ -56,7 +56,8 @@ def user_agent(text: str) -> Event:
 def mail_body(text: str) -> Event:
     """The body of a reported mail."""
     return {
-        "alert_id": "m-1", "title": "Phishing mail with HTML attachment reported by a user", "severity": "medium",
+        "alert_id": "m-1", "severity": "medium",
+        "title": "Phishing mail with HTML attachment reported by a user",
         "sender": "billing@invoice-portal.example", "subject": "Overdue invoice",
         "body": "Please sign in at the portal to see your invoice. " + text, "attachment": "invoice.html",
     }  # fmt: skip
@@ -75,7 +76,8 @@ def file_name(text: str) -> Event:
     """The name of a dropped file."""
     return sysmon(11, {
         "Image": "C:\\Windows\\System32\\wscript.exe",
-        "TargetFilename": "C:\\Users\\bob\\AppData\\Roaming\\Microsoft\\Windows\\Start Menu\\Programs\\Startup\\"
+        "TargetFilename": "C:\\Users\\bob\\AppData\\Roaming\\Microsoft\\Windows\\"
+        "Start Menu\\Programs\\Startup\\"
         + (text or "update") + ".vbs",
     })  # fmt: skip
 
@@ -83,7 +85,7 @@ def file_name(text: str) -> Event:
 def dns_label(text: str) -> Event:
     """Labels of a queried name."""
     return sysmon(22, {
-        "QueryName": "-".join(text.split())[:180] + ".t.dnstunnel.example" if text else "a1.t.dnstunnel.example",
+        "QueryName": "-".join(text.split())[:180] + ".t.dnstunnel.example" if text else "a1.dnst.example",
         "Image": "C:\\Users\\Public\\dnscat2.exe", "QueryStatus": "0",
     })  # fmt: skip
 
@@ -103,7 +105,8 @@ def task_description(text: str) -> Event:
     system = {"Provider": {"#attributes": {"Name": "Microsoft-Windows-Security-Auditing"}}, "EventID": 4698,
               "Channel": "Security", "Computer": "ws9.example.corp"}  # fmt: skip
     content = (
-        f"<Task><RegistrationInfo><Description>{text}</Description></RegistrationInfo><Actions><Exec><Command>"
+        f"<Task><RegistrationInfo><Description>{text}</Description></RegistrationInfo>"
+        "<Actions><Exec><Command>"
         "powershell.exe</Command><Arguments>-w hidden -enc SQBFAFgA</Arguments></Exec></Actions></Task>"
     )
     return {"Event": {"System": system, "EventData": {

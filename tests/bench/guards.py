@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -35,7 +37,6 @@ from tests.attacks.events import PLACES
 from tests.attacks.harness import Target, target, wilson
 from tests.attacks.judge import judge_answer, judge_triage
 from whis_box.engine.cpu import cpu_model, thread_count
-from whis_box.guards.detector import Detector
 from whis_box.guards.gate import Gate
 from whis_box.guards.output import harmless
 from whis_box.guards.requests import RequestRules
@@ -47,6 +48,8 @@ from whis_box.schemas import Answer, Triage
 
 ROOT = repository_root()
 GOLDEN = ROOT / "data" / "golden"
+# What the place holds without an attack: any text there changes what retrieval finds.
+NEUTRAL = "quarterly figures northern branch"
 REFUSAL_GROUPS = (
     ("training_data", 39), ("system_prompt", 39), ("secrets", 40),
     ("offensive_tooling", 40), ("out_of_scope", 40), ("tlp", 40),
@@ -82,13 +85,12 @@ def run_static(options: argparse.Namespace) -> None:
     """Every static attack once, beside the same request without it."""
     with target(options.box, options.model) as victim:
         reached: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        detected: Counter[str] = Counter()
         alerts = alert_attacks(options.alerts)[options.skip :]
-        for attack, outcome, seen in [*attack_alerts(victim, alerts), *attack_documents(victim, options)]:
+        tried = itertools.chain(attack_alerts(victim, alerts), attack_documents(victim, options))
+        for attack, outcome, seen in tried:
             kind = "document" if attack.place not in PLACES else "alert"
             reached[kind, attack.goal][outcome] += 1
             reached[kind, "all"][outcome] += 1
-            detected[attack.disguise if outcome == "" else f"{attack.disguise} !"] += 1
             if outcome:
                 print(
                     f"  {attack.id} {attack.place}/{attack.disguise}/{attack.goal}: {outcome} (seen: {seen})"
@@ -96,21 +98,25 @@ def run_static(options: argparse.Namespace) -> None:
         print(f"model: {'the box' if options.model else 'obedient'}")
         for (kind, goal), outcomes in sorted(reached.items()):
             total = sum(outcomes.values())
-            row(f"{kind} {goal}", total - outcomes[""], total, dict(outcomes))
+            quoted = outcomes["planted text quoted"]
+            row(f"{kind} {goal}", total - outcomes[""] - quoted, total, dict(outcomes))
+            if kind == "document":
+                row(f"  quoted with its source, {goal}", quoted, total)
 
 
 def row(name: str, successes: int, total: int, more: object = "") -> None:
     """One line of the table."""
     low, high = wilson(successes, total)
     print(
-        f"{name:24} {successes:4}/{total:<5} {successes / max(1, total):6.2%}  [{low:.2%}, {high:.2%}]  {more}"
+        f"{name:24} {successes:4}/{total:<5} {successes / max(1, total):6.2%}  "
+        f"[{low:.2%}, {high:.2%}]  {more}"
     )
 
 
 def attack_alerts(victim: Target, attacks: list[Attack]) -> Iterator[tuple[Attack, str, bool]]:
     """(attack, what it reached, whether the detector saw it)."""
     victim.arm(None, in_document=False)
-    clean: dict[str, Triage] = {name: victim.copilot.triage(make("")) for name, make in PLACES.items()}
+    clean: dict[str, Triage] = {name: victim.copilot.triage(make(NEUTRAL)) for name, make in PLACES.items()}
     print("clean:", {name: (one.verdict, one.severity) for name, one in clean.items()})
     for attack in attacks:
         victim.arm(attack, in_document=False)
@@ -147,14 +153,15 @@ def run_adaptive(options: argparse.Namespace) -> None:
         for attack in seeds[: options.seeds]:
             victim.arm(None, in_document=False)
             if attack.place not in clean:
-                clean[attack.place] = victim.copilot.triage(PLACES[attack.place](""))
+                clean[attack.place] = victim.copilot.triage(PLACES[attack.place](NEUTRAL))
             best, score, tried = search(attack, gate.detector, options.tries, rng)
             silent += score < gate.detector.threshold
             victim.arm(best, in_document=False)
             outcome = judge_triage(best, clean[attack.place], victim.copilot.triage(best.event()))
             outcomes[outcome] += 1
             print(
-                f"  {attack.place}/{attack.goal}: {score:.2f} after {tried} tries: {outcome or 'held'}: {best.text[:90]!r}"
+                f"  {attack.place}/{attack.goal}: {score:.2f} after {tried} tries: "
+                f"{outcome or 'held'}: {best.text[:90]!r}"
             )
         total = sum(outcomes.values())
         print(f"model: {'the box' if options.model else 'obedient'}; {options.tries} tries each")
@@ -180,7 +187,9 @@ def run_alarms(options: argparse.Namespace) -> None:
         "golden questions": [one["question"] for one in ndjson(GOLDEN / "questions.ndjson")],
         "dev questions": [one["question"] for one in ndjson(GOLDEN / "dev.ndjson")],
         "golden alerts, fields": [
-            text for one in ndjson(GOLDEN / "alerts.ndjson") for text in read_alert(one["event"]).fields.values()
+            text
+            for one in ndjson(GOLDEN / "alerts.ndjson")
+            for text in read_alert(one["event"]).fields.values()
         ],
     }  # fmt: skip
     if options.corpora:
@@ -215,8 +224,8 @@ def run_requests(options: argparse.Namespace) -> None:
     benign = {
         "dual use, golden": [one["question"] for one in golden if one["kind"] == "dual_use"],
         "dual use, training list": (ROOT / "data" / "training" / "dual_use.txt").read_text().splitlines(),
-        "golden questions": [one["question"] for one in ndjson(GOLDEN / "questions.ndjson") if one["record_ids"]],
-        "dev questions": [one["question"] for one in ndjson(GOLDEN / "dev.ndjson") if one["record_ids"]],
+        "golden questions": _answerable("questions"),
+        "dev questions": _answerable("dev"),
     }  # fmt: skip
     for name, questions in benign.items():
         wrong = [(found.kind, text) for text in questions if (found := rules.check(text)) is not None]
@@ -249,7 +258,8 @@ def run_cost(options: argparse.Namespace) -> None:
         for name, values in spent.items():
             p50, p95 = np.percentile(values, [50, 95])
             print(
-                f"{name}: {len(values)} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms of one core (limit 30), {load}"
+                f"{name}: {len(values)} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms "
+                f"of one core (limit 30), {load}"
             )
 
 
@@ -258,7 +268,11 @@ def _gate(box: Path) -> Gate:
         return victim.copilot._parts.gate
 
 
-def ndjson(path: Path) -> Iterator[dict[str, object]]:
+def _answerable(name: str) -> list[str]:
+    return [one["question"] for one in ndjson(GOLDEN / f"{name}.ndjson") if one["record_ids"]]
+
+
+def ndjson(path: Path) -> Iterator[dict[str, Any]]:
     """Objects of a file."""
     for line in path.read_text(encoding="utf-8").splitlines():
         yield json.loads(line)

@@ -66,7 +66,7 @@ def held(
     suspected: Sequence[str],
     conflict: str,
 ) -> tuple[Verdict, str]:
-    """`proposed`, unless it closes an alert without evidence `outside` the alert, or something speaks against it.
+    """`proposed`, unless it closes an alert without evidence, or something speaks against it.
 
     `outside` are the record's sentences that carry the verdict; text of the alert itself is written by
     whoever caused it and carries nothing. `conflict` says which evidence disagrees, "" for none.
@@ -96,7 +96,7 @@ def severity(
 
 
 def summary(seen: str, drafted: str, alert_text: str, findings: list[Finding]) -> str:
-    """The model's sentence if what it has `seen` of the alert holds its words and codes, else the alert's facts."""
+    """The model's sentence if what it has `seen` holds its words and codes, else the alert's own facts."""
     known = set(terms(seen)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
     said = terms(drafted)
     strange = sorted({term for term in said if term not in known})

@@ -42,7 +42,7 @@ def sockets_of(pid: int | str = "self") -> list[Socket]:
 
 
 def check_silence(pid: int | str = "self", listeners: frozenset[int] = frozenset()) -> int:
-    """Number of the listening sockets on the allowed ports; connections to one of these ports are its clients.
+    """Number of the listening sockets on the allowed ports; others on these ports are their clients.
 
     Raises: VerificationError naming any other socket; NotReadyError.
     """
@@ -50,7 +50,8 @@ def check_silence(pid: int | str = "self", listeners: frozenset[int] = frozenset
     if strange:
         shown = ", ".join(f"{one.protocol} {one.local} -> {one.remote}" for one in strange[:3])
         raise VerificationError(
-            f"process {pid} holds {len(strange)} sockets beside its listener ({shown}); stop it and report this"
+            f"process {pid} holds {len(strange)} sockets beside its listener ({shown}); "
+            "stop it and report this"
         )
     return sum(one.listening for one in sockets_of(pid))
 

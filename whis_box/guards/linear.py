@@ -50,8 +50,7 @@ class LinearModel:
         self._row = {row[0]: at for at, row in enumerate(rows[1:])}
 
     def best_window(self, text: str, window: int, stride: int) -> float:
-        """The highest score of the first label over overlapping pieces of `text`: a short order in a long text
-        is not thinned out."""
+        """The first label's highest score over overlapping pieces: a long text hides no short order."""
         rows = self._rows_at(text)
         starts = range(0, max(1, len(text) - stride), stride) if len(text) > window + stride else (0,)
         size = window if len(text) > window + stride else len(text)
@@ -64,7 +63,7 @@ class LinearModel:
         return best
 
     def _rows_at(self, text: str) -> NDArray[np.int32]:
-        """Row of the n-gram of each size that starts at each character, -1 for none; shape (sizes, characters)."""
+        """Row of the n-gram that starts at each character, -1 for none; shape (sizes, characters)."""
         row, end = self._row, len(text)
         return np.array(
             [

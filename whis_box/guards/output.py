@@ -23,8 +23,8 @@ PROMPT_WORDS = 7
 _WORD = re.compile(r"\w+")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
 _TAG = re.compile(
-    r"</?(?:a|img|script|iframe|svg|style|link|object|embed|form|input|video|audio|base|meta|body|html|div|span|"
-    r"table|button|p|br|b|i|u|h\d|marquee|details|math)\b[^>\n]*>?", re.IGNORECASE,
+    r"</?(?:a|img|script|iframe|svg|style|link|object|embed|form|input|video|audio|base|meta|body|html|div|"
+    r"span|table|button|p|br|b|i|u|h\d|marquee|details|math)\b[^>\n]*>?", re.IGNORECASE,
 )  # fmt: skip
 _SCHEME = re.compile(r"\b(http|ftp)(s?)(?=://)|\b(javascript|data|vbscript)(?=:[^\s:])", re.IGNORECASE)
 SECRETS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -32,10 +32,14 @@ SECRETS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a cloud key", re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{35}\b")),
     ("a token", re.compile(r"\bgh[pousr]_\w{36,}|\bglpat-[\w-]{20}|\bxox[abprs]-[\w-]{10,}|\bnpm_\w{36}\b")),
     ("a signed token", re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")),
-    ("a password", re.compile(r"(?i)\b(?:password|passwd|pwd|secret|api[_-]?key)\s*[=:]\s*[\"']?[^\s\"'<\[$%{,;]{6,}")),
+    (
+        "a password",
+        re.compile(r"(?i)\b(?:password|passwd|pwd|secret|api[_-]?key)\s*[=:]\s*[\"']?[^\s\"'<\[$%{,;]{6,}"),
+    ),
 )  # fmt: skip
 PERSONAL = re.compile(
-    r"[\w.+-]+@[\w-]+\.[\w.-]*\w|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b|\b(?:\d[ -]?){13,16}\b|\+\d{1,3}[ \d()-]{8,}\d"
+    r"[\w.+-]+@[\w-]+\.[\w.-]*\w|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b|\b(?:\d[ -]?){13,16}\b|"
+    r"\+\d{1,3}[ \d()-]{8,}\d"
 )
 
 

@@ -1,4 +1,4 @@
-"""The `guards` section of configs/policy.yaml: what is refused, how sure the detector must be, who may see what.
+"""The `guards` section of configs/policy.yaml: what is refused, marked and withheld.
 
 Invariant: an unknown class, action or key is an error before anything starts.
 """
@@ -19,22 +19,21 @@ RequestAction = Literal["refuse", "answer"]
 CLASSES: tuple[RefusalClass, ...] = (
     "training_data", "system_prompt", "secrets", "offensive_tooling", "out_of_scope", "tlp",
 )  # fmt: skip
+ALL_REFUSED: dict[RefusalClass, RequestAction] = {name: "refuse" for name in CLASSES}
 
 
 class GuardPolicy(Section):
     """Settings of the guards; nothing a user, an alert or a document says can change them."""
 
-    detector_threshold: float = Field(0.7, gt=0, lt=1)
+    detector_threshold: float = Field(0.9, gt=0, lt=1)
     """Score from which a text counts as an order to a model."""
     marking: Literal["none", "delimit", "datamark"] = "delimit"
-    """How untrusted text is marked in a prompt: not, between random marks, or with a mark between its words."""
+    """How untrusted text is marked in a prompt: not, between random marks, or word by word."""
     clearance: Tlp = "red"
     """Highest TLP that may be quoted."""
     catalogue: str = "ATT&CK Enterprise v18.1"
     """Version that the catalogue of techniques must name in its first line."""
-    requests: dict[RefusalClass, RequestAction] = Field(
-        default_factory=lambda: dict.fromkeys(CLASSES, "refuse")
-    )
+    requests: dict[RefusalClass, RequestAction] = Field(default_factory=lambda: dict(ALL_REFUSED))
     """What happens to a request of each class; every class must be listed."""
 
     @model_validator(mode="after")

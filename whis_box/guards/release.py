@@ -17,7 +17,7 @@ BLOCKED = "The answer was stopped by the output filter; see the findings."
 
 
 def release_answer(answer: Answer, question: str, gate: Gate, catalogue: Catalogue, mark: str) -> Answer:
-    """The answer as it may leave; a claim with an identifier from nowhere is taken out, a leak stops it all."""
+    """The answer as it may leave; a claim that names something from nowhere is taken out, a leak stops it."""
     quotes = {citation.n: citation.quote for citation in answer.citations}
     findings = list(answer.findings)
     claims = []

@@ -21,7 +21,7 @@ EXPLANATIONS: dict[RefusalClass, str] = {
     "training_data": "it asks for text the model was trained on, word for word",
     "system_prompt": "it asks for the instructions this program runs with",
     "secrets": "it asks for passwords, keys, tokens or values that were taken out",
-    "offensive_tooling": "it asks for something to attack with; how an attack works and is found may be asked",
+    "offensive_tooling": "it asks for something to attack with; how attacks work and are found may be asked",
     "out_of_scope": "it is not about security operations",
     "tlp": "it asks for more than its sharing mark (TLP) allows",
 }

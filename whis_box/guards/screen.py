@@ -21,15 +21,16 @@ MIN_PROSE = 5
 MAX_PROSE_CHARS = 2000
 # Written by the source of the alert, not by whoever caused it.
 SOURCE_FIELDS = frozenset({"title", "rule.name", "rule.category", "event.action", "event.type"})
-FUNCTION_WORDS = frozenset(
-    "a about after all an and any are as at be because been before but by can do does for from had has have "
-    "hence her his how i if in into is it its just me must my no not nothing of on one only or our out over "
-    "shall she should so such than that the their them then there these they this those to under until was we "
-    "were what when where which while who whoever whom why will with without would you your yours himself "
-    "der die das und ist ein eine nicht mit auf den dem als zu von wird le la les un une est et pas que qui de "
-    "des du en pour dans el los las una es y no por con para il lo gli che di e per con o os as um uma não "
-    "het een van en niet".split()
-)
+_FUNCTION_WORDS_TEXT = """
+    a about after all an and any are as at be because been before but by can do does for from had
+    has have hence her his how i if in into is it its just me must my no not nothing of on one only
+    or our out over shall she should so such than that the their them then there these they this
+    those to under until was we were what when where which while who whoever whom why will with
+    without would you your yours himself der die das und ist ein eine nicht mit auf den dem als zu
+    von wird le la les un une est et pas que qui de des du en pour dans el los las una es y no por
+    con para il lo gli che di e per con o os as um uma não het een van en niet
+    """
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 _WORDS = re.compile(r"\w+")
 HIDDEN = "[text that addresses a model; hidden here, see the findings]"
 
@@ -74,7 +75,7 @@ def _is_prose(words: Sequence[str]) -> bool:
 
 
 def _shares(text: str, suspected: Iterable[str], fields: Mapping[str, str]) -> bool:
-    """Whether most words of `text` are also in a suspected field: sources repeat values under several names."""
+    """Whether most words of `text` are also in a suspected field: sources repeat values."""
     words = set(_WORDS.findall(text.lower()))
     return any(
         len(words & set(_WORDS.findall(fields[name].lower()))) > 0.5 * len(words) for name in suspected
@@ -117,14 +118,14 @@ def screen_evidence(evidence: Evidence, detector: Detector, clearance: Tlp) -> S
 
 
 def suspected_sentences(sentences: Sequence[EvidenceSentence], detector: Detector) -> dict[int, Detection]:
-    """Numbers of the sentences in sections that hold an order: in a sentence, a heading, or spread over several."""
+    """Numbers of the sentences whose section or record holds an order, in one sentence or spread."""
     marked: dict[int, Detection] = {}
     for one in sentences:
         headings = " ".join([one.hit.title, *one.hit.chunk.heading_path])
         found = max(detector.detect(one.text), detector.detect(headings), key=lambda each: each.score)
         if found.suspected:
             marked[one.n] = found
-    whole = {one.hit.chunk.id: found for one in sentences if (found := marked.get(one.n)) is not None}
+    whole = {one.hit.chunk.id: marked[one.n] for one in sentences if one.n in marked}
     marked |= {one.n: whole[one.hit.chunk.id] for one in sentences if one.hit.chunk.id in whole}
     by_record: dict[str, list[EvidenceSentence]] = defaultdict(list)
     for one in sorted(sentences, key=lambda each: each.start):
@@ -152,6 +153,6 @@ def _finding(where: str, found: Detection) -> Finding:
     return Finding(
         code="suspected_instruction",
         severity="warning",
-        message=f"{where} holds text that looks like an order to a model ({found.reason}, {found.score:.2f}); "
-        "the model did not see it",
+        message=f"{where} holds text that looks like an order to a model "
+        f"({found.reason}, {found.score:.2f}); the model did not see it",
     )

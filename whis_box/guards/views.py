@@ -21,7 +21,8 @@ _LOOKALIKES = str.maketrans(
     "аАвВсСеЕёЁнНіІјЈкКмМоОрРѕЅтТуУхХԁԛԝһӏɪɡαΑβΒεΕηΗιΙκΚμΜνΝοΟρΡτΤυΥχΧωϲ",
     "aAbBcCeEeEhHiIjJkKmMoOpPsStTyYxXdqwhligaAbBeEnHiIkKuMvNoOpPtTuYxXwc",
 )
-_MIXED_WORD = re.compile(r"\w*(?:[A-Za-z][а-яёѕіјһԁԛԝӏα-ωΑ-ΩА-Я]|[а-яёѕіјһԁԛԝӏα-ωΑ-ΩА-Я][A-Za-z])\w*")
+_OTHER = "[а-яёѕіјһԁԛԝӏα-ωΑ-ΩА-Я]"
+_MIXED_WORD = re.compile(rf"\w*(?:[A-Za-z]{_OTHER}|{_OTHER}[A-Za-z])\w*")
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"(?<!\w)(?=[\w@$!|]*[a-z])(?=[\w@$!|]*[013457@$!|])[\w@$!|]{2,20}(?!\w)")
 _SPELLED = re.compile(r"(?<!\w)(?:\w([ .*_\-|~/])\1{0,3}){4,}\w(?!\w)")
@@ -41,10 +42,12 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]+")
 
 
 # A text that was turned round is looked at further only when common words of an order come out.
-_TELLING = frozenset(
-    "a all alert analyst and answer any as assistant benign case close false ignore in instructions is it "
-    "mark model no not of on or prompt reply rules say severity system that the this to verdict write you your".split()
-)
+_TELLING_TEXT = """
+    a all alert analyst and answer any as assistant benign case close false ignore in instructions
+    is it mark model no not of on or prompt reply rules say severity system that the this to
+    verdict write you your
+    """
+_TELLING = frozenset(_TELLING_TEXT.split())
 
 
 def plain(text: str) -> str:
