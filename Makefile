@@ -15,6 +15,7 @@ export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
 .PHONY: demo test check ragas evaluate bench box models index dataset ner lock clean
+.PHONY: demo test check bench box models index dataset ner detector lock clean
 
 demo: box                          ## build what is missing, then check, ask and triage
 	$(BIN)/whis doctor
@@ -42,6 +43,9 @@ check: $(VENV)/.test-installed     ## style, types, fast tests
 
 dataset: index                     ## data/datasets/whis-soc from the indexed corpus
 	$(RUN) train.dataset
+
+detector: $(VENV)/.train-installed ## fit the guards' detector again
+	$(RUN) train.detector
 
 ner: models $(VENV)/.train-installed ## train and export the people-finder (about 40 minutes on two cores)
 	$(RUN) train.ner

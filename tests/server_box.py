@@ -20,6 +20,8 @@ from whis_box.copilot import Copilot, Parts
 from whis_box.engine.protocol import Completion, EngineInfo, GenerateRequest
 from whis_box.errors import RequestCancelledError, WhisError
 from whis_box.gates import GateFile, GateRow, binding_of, write_gate
+from whis_box.guards.gate import open_gate
+from whis_box.guards.policy import GuardPolicy
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
@@ -34,6 +36,8 @@ from whis_box.server.serve import LOOPBACK_NAMES, open_socket, uvicorn_config
 from whis_box.server.service import Service
 from whis_box.server.settings import ListenConfig, ServerConfig
 
+CATALOGUE = repository_root() / "data" / "catalogue" / "attack-enterprise.tsv"
+GATE = open_gate(repository_root() / "data" / "guards", CATALOGUE, GuardPolicy())
 LINEAGE = Lineage(box="b", base="b", adapter="none", index="i", embedder="e", prompt="p", policy="none")
 QUESTION = "Which event is written when the audit log is cleared?"
 ALERT = {
@@ -136,12 +140,12 @@ class FakeBox:
     def copilot(self, release: Release, writer: Any) -> Copilot:
         retriever = Retriever(self.index, self.embedder, self._embedder_sha256, self.config)
         selector = EvidenceSelector(retriever, EvidenceConfig(), AbstainConfig(bias=60.0))
-        catalogue = Catalogue(repository_root() / "data" / "catalogue" / "attack-enterprise.tsv")
+        catalogue = Catalogue(CATALOGUE)
         lane = "base" if release.adapter == BASE else release.adapter
-        parts = Parts(
-            writer, retriever, selector, catalogue, self.model, self.box, self.lineage_of(release), lane
+        lineage = self.lineage_of(release)
+        return Copilot(
+            Parts(writer, retriever, selector, catalogue, self.model, self.box, lineage, GATE, lane)
         )
-        return Copilot(parts)
 
     def close(self) -> None:
         self.engine.stop()

@@ -30,6 +30,7 @@ def parts(tmp_path: Path) -> BoxParts:
         repository_root() / "configs",
         folder / "attack.tsv",
         folder / "LICENSE",
+        repository_root() / "data" / "guards",
     )
 
 
@@ -41,7 +42,7 @@ def small_box(parts: BoxParts, tmp_path: Path) -> Path:
 
 def test_a_fresh_box_verifies_also_with_sha256sum(small_box: Path) -> None:
     manifest, digest = verify(small_box)
-    assert len(manifest.files) == 8 and len(digest) == 64
+    assert len(manifest.files) == 12 and len(digest) == 64
     subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=small_box, check=True)
 
 

@@ -34,6 +34,7 @@ WITHIN_A_TIER = {
     ("paths", "errors"),
     ("show", "doctor"),
     ("guards", "knowledge"),
+    ("guards", "prompts"),
     ("doctor", "box"),
     ("evaluation", "box"),
     ("server", "box"),
@@ -44,6 +45,8 @@ BUILD_HALF = ("convert", "train")
 ALLOWED = ("errors", "paths", "schemas", "config", "prompts", "engine")
 # What training must do exactly as serving does: cut word pieces and sentences, read a corpus and an alert.
 SHARED_WITH_SERVING = (
+    "guards.linear",
+    "guards.views",
     "ingest.alerts",
     "ingest.corpus",
     "ingest.sanitize.pieces",

@@ -12,6 +12,8 @@ from whis_box.config import AbstainConfig, BoxConfig, EvidenceConfig, Generation
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine.protocol import Completion, GenerateRequest
 from whis_box.errors import EngineCrashedError, InputError, VerificationError
+from whis_box.guards.gate import open_gate
+from whis_box.guards.policy import GuardPolicy
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
@@ -19,6 +21,8 @@ from whis_box.paths import repository_root
 from whis_box.schemas import Lineage
 
 LINEAGE = Lineage(box="b", base="b", adapter="none", index="i", embedder="e", prompt="p", policy="none")
+CATALOGUE = repository_root() / "data" / "catalogue" / "attack-enterprise.tsv"
+GATE = open_gate(repository_root() / "data" / "guards", CATALOGUE, GuardPolicy())
 QUESTION = "Which event is written when the audit log is cleared?"
 
 
@@ -49,10 +53,11 @@ def copilot(
             selector=EvidenceSelector(
                 retriever, EvidenceConfig(), AbstainConfig(bias=bias, threshold=threshold)
             ),
-            catalogue=Catalogue(repository_root() / "data" / "catalogue" / "attack-enterprise.tsv"),
+            catalogue=Catalogue(CATALOGUE),
             model=ModelConfig(generation=GenerationConfig.model_validate({"style": style})),
             box=BoxConfig(),
             lineage=LINEAGE,
+            gate=GATE,
         )
     )
 

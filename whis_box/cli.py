@@ -179,6 +179,7 @@ def _box_build(options: argparse.Namespace) -> int:
         options.configs,
         root / "data" / "catalogue" / "attack-enterprise.tsv",
         root / "LICENSE",
+        root / "data" / "guards",
     )
     manifest, changed = assemble(parts, options.out, config)
     size = sum(entry.size_bytes for entry in manifest.files)

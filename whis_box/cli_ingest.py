@@ -83,16 +83,38 @@ def index_build(options: argparse.Namespace) -> int:
         options.corpus, options.out, options.embedder, options.configs, show.progress, options.workers
     )
     state = "built" if changed else "unchanged"
+    to_review = _review(options) if changed else None
     result = {
         "index": str(summary.path),
         "state": state,
         "records": summary.n_records,
         "chunks": summary.n_chunks,
         "sentences": summary.n_sentences,
+        "sections_to_review": to_review,
     }
+    if to_review:
+        show.note(f"{to_review} sections look like orders to a model: read {_review_list(options.out)}")
     counts = f"{summary.n_records} records, {summary.n_chunks} chunks, {summary.n_sentences} sentences"
     print(json.dumps(result) if options.json else f"{summary.path}: {state}, {counts}")
     return EXIT_OK
+
+
+def _review_list(index: Path) -> Path:
+    return index.with_name(f"{index.name}.review.ndjson")
+
+
+def _review(options: argparse.Namespace) -> int:
+    """List the sections that the guards suspect."""
+    from whis_box.guards.detector import Detector
+    from whis_box.ingest.corpus import open_existing
+    from whis_box.ingest.review import write_review
+    from whis_box.ingest.sanitize.policy import read_policy
+
+    threshold = read_policy(options.configs).guards.detector_threshold
+    with open_existing(options.corpus) as corpus:
+        return write_review(
+            _review_list(options.out), corpus.records(), Detector(ROOT / "data" / "guards", threshold)
+        )
 
 
 def index_purge(options: argparse.Namespace) -> int:

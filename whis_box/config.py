@@ -221,6 +221,8 @@ class BoxConfig(Section):
     """The index."""
     catalogue: Path = Path("catalogue/attack-enterprise.tsv")
     """ATT&CK ids and names."""
+    guards: Path = Path("guards")
+    """Folder of the detector and of the rules for requests."""
     limits: LimitsConfig = LimitsConfig()
     """Sizes above which input is refused."""
 

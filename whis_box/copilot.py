@@ -18,7 +18,11 @@ from whis_box.engine.protocol import Completion, GenerateRequest
 from whis_box.errors import InputError
 from whis_box.guards import decision
 from whis_box.guards.binding import BoundAnswer, CitationList, bind, cite
+from whis_box.guards.gate import Gate
 from whis_box.guards.grounding import check_citation
+from whis_box.guards.release import release_answer, release_triage
+from whis_box.guards.requests import Refusal
+from whis_box.guards.screen import screen_evidence, screen_fields, unsuspected
 from whis_box.guards.text import clean_text
 from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
 from whis_box.knowledge import identifiers
@@ -74,6 +78,7 @@ class Parts:
     model: ModelConfig
     box: BoxConfig
     lineage: Lineage
+    gate: Gate
     lane: str = "base"
     """The engine's lane that writes: the base, or one adapter."""
 
@@ -130,26 +135,33 @@ class Copilot:
         """
         started = time.perf_counter()
         cleaned, findings = self._checked(question, "question")
-        evidence = self._parts.selector.select(cleaned, narrowed)
+        gate = self._parts.gate
+        refusal = gate.requests.check(cleaned)
+        if refusal is not None:
+            return self._refused(refusal, findings, _ms_since(started), request_id)
+        screened = screen_evidence(
+            self._parts.selector.select(cleaned, narrowed), gate.detector, gate.policy.clearance
+        )
+        evidence = screened.evidence
+        findings += screened.findings
         retrieve_ms = _ms_since(started)
         threshold = self._parts.selector.threshold
         if not evidence.sentences or evidence.relevance.probability < threshold:
             findings.append(_relevance_finding(evidence, threshold))
             timings = Timings(retrieve_ms=retrieve_ms, total_ms=_ms_since(started))
-            return self._unanswered(evidence, findings, timings, request_id)
+            return self._unanswered(evidence, screened.suspected, findings, timings, request_id)
         style = self._parts.model.generation.style
+        shown = [one.text for one in evidence.sentences]
+        mark = gate.mark("\n".join([cleaned, *shown]))
         prompt = prompts.answer_prompt(
-            cleaned,
-            [one.text for one in evidence.sentences],
-            style,
-            self._parts.model.generation.max_sentences,
+            cleaned, shown, style, self._parts.model.generation.max_sentences, mark=mark
         )
         draft = _Draft(evidence, on_text) if on_text and style == "select" else on_text
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, draft)
         drafted = prompts.parse_answer(completion.text, style)
         bound = self._bind(drafted, evidence)
         self._check(bound.citations)
-        return Answer(
+        answer = Answer(
             id=uuid.uuid4().hex,
             request_id=request_id,
             status="answered",
@@ -163,6 +175,23 @@ class Copilot:
             lineage=self._parts.lineage,
             timings=_timings(started, retrieve_ms, completion),
         )
+        return release_answer(answer, cleaned, gate, self._parts.catalogue, mark)
+
+    def _refused(
+        self, refusal: Refusal, findings: list[Finding], total_ms: float, request_id: str | None
+    ) -> Answer:
+        """Said before anything is retrieved or generated."""
+        code = f"refused_{refusal.kind}"
+        return Answer(
+            id=uuid.uuid4().hex,
+            request_id=request_id,
+            status="refused",
+            answer=refusal.message,
+            confidence=1.0,
+            findings=[*findings, Finding(code=code, severity="warning", message=refusal.message)],
+            lineage=self._parts.lineage,
+            timings=Timings(total_ms=total_ms),
+        )
 
     def _bind(self, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
         idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
@@ -171,10 +200,16 @@ class Copilot:
         return bind(drafted, evidence.sentences, idf, *limits)
 
     def _unanswered(
-        self, evidence: Evidence, findings: list[Finding], timings: Timings, request_id: str | None
+        self,
+        evidence: Evidence,
+        suspected: list[EvidenceSentence],
+        findings: list[Finding],
+        timings: Timings,
+        request_id: str | None,
     ) -> Answer:
         """No claim is made; the closest passages are shown, because the reader may know better."""
-        near = [one for one in evidence.sentences if one.features[0] >= CLOSE_COSINE][:MAX_CLOSE]
+        shown = [*evidence.sentences, *suspected]
+        near = [one for one in shown if one.features[0] >= CLOSE_COSINE][:MAX_CLOSE]
         closest = [cite(n, sentence) for n, sentence in enumerate(near, start=1)]
         self._check(closest)
         return Answer(
@@ -206,28 +241,53 @@ class Copilot:
         started = time.perf_counter()
         alert = read_alert(event)
         seen = observables(alert)
+        gate = self._parts.gate
+        screened = screen_fields({"title": alert.title, **alert.fields}, gate.detector)
         text, findings = clean_text(describe(alert), "alert")
-        evidence = self._parts.selector.select(clean_text(search_text(alert), "alert")[0] or text, narrowed)
-        techniques = self._match(alert, text, evidence)
+        findings += screened.findings
+        visible = alert.model_copy(update={"title": screened.fields["title"], "fields": screened.fields})
+        told = clean_text(describe(visible), "alert")[0] if screened.suspected else text
+        unspoken = alert.model_copy(
+            update={"title": screened.model_fields["title"], "fields": screened.model_fields}
+        )
+        seen_by_model = clean_text(describe(unspoken), "alert")[0]
+        candidates = self._candidates(alert, text, narrowed)
+        if screened.suspected:  # what the orders displaced is looked for without them
+            bare = {name: value for name, value in alert.fields.items() if name not in screened.suspected}
+            candidates += self._candidates(visible.model_copy(update={"fields": bare}), told, narrowed)
+        techniques = self._match(alert, text, candidates)
         retrieve_ms = _ms_since(started)
-        prompt = prompts.triage_prompt(text, [(one.id, one.name) for one in techniques])
+        mark = gate.mark(seen_by_model)
+        prompt = prompts.triage_prompt(
+            seen_by_model,
+            [(one.id, one.name) for one in techniques],
+            mark,
+            gate.datamark(seen_by_model, mark),
+        )
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, on_text)
         chosen, drafted_summary = prompts.parse_triage(completion.text)
-        summary = decision.summary(text, drafted_summary, findings)
+        # With an order to a model in the alert, no model speaks for it.
+        drafted_summary = "" if screened.suspected else drafted_summary
+        summary = decision.summary(seen_by_model, drafted_summary, told, findings)
         decision.report_disagreement(techniques, chosen, findings)
-        verdict, reason = decision.verdict(techniques, alert.severity)
+        proposed = decision.verdict(techniques, alert.severity, screened.suspected)
+        outside = [one.sentence for one in techniques if one.sentence is not None]
+        verdict, reason = decision.held(*proposed, outside, screened.suspected, "")
         advice = self._advice(techniques)
         cited = CitationList()
         matches = [decision.technique_match(one, cited) for one in techniques]
-        steps = [decision.step(one, cited) for one in decision.first_steps(advice)[:MAX_STEPS]]
-        checks = [decision.step(one, cited) for one in decision.benign_checks(advice)[:MAX_CHECKS]]
+        limits = (gate.detector, gate.policy.clearance)
+        first = unsuspected(decision.first_steps(advice)[:MAX_STEPS], *limits)
+        benign = unsuspected(decision.benign_checks(advice)[:MAX_CHECKS], *limits)
+        steps = [decision.step(one, cited) for one in first]
+        checks = [decision.step(one, cited) for one in benign]
         self._check(cited.citations)
-        return Triage(
+        triage = Triage(
             id=uuid.uuid4().hex,
             request_id=request_id,
             alert_id=alert.id,
             verdict=verdict,
-            severity=decision.severity(techniques, alert.severity),
+            severity=decision.severity(techniques, alert.severity, bool(screened.suspected)),
             confidence=round(techniques[0].score, 3) if techniques else 0.0,
             abstained=verdict == "needs_review",
             abstain_reason=reason,
@@ -241,17 +301,27 @@ class Copilot:
             lineage=self._parts.lineage,
             timings=_timings(started, retrieve_ms, completion),
         )
+        return release_triage(triage, told, lambda: decision.facts(told), gate, self._parts.catalogue, mark)
 
-    def _match(self, alert: Alert, text: str, evidence: Evidence) -> list[TechniqueEvidence]:
-        rarity = self._parts.selector.rarity(
-            {term for one in evidence.candidates for term in terms(one.text)}
-        )
+    def _candidates(self, alert: Alert, text: str, narrowed: Filter) -> list[EvidenceSentence]:
+        wanted = clean_text(search_text(alert), "alert")[0] or text
+        return self._parts.selector.select(wanted, narrowed).candidates
+
+    def _match(self, alert: Alert, text: str, candidates: list[EvidenceSentence]) -> list[TechniqueEvidence]:
+        """Techniques with evidence; a sentence that looks like an order to a model carries none."""
+        rarity = self._parts.selector.rarity({term for one in candidates for term in terms(one.text)})
         # Without the title and the labels, which every alert of a kind shares.
         values = "\n".join(line.partition(": ")[2] for line in text.splitlines()[1:])
-        found = match_techniques(
-            values, alert.technique_ids, evidence.candidates, rarity, self._parts.catalogue
-        )
-        return [one for one in found if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
+        gate = self._parts.gate
+        while True:
+            ranked = match_techniques(values, alert.technique_ids, candidates, rarity, self._parts.catalogue)
+            found = [one for one in ranked if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
+            carrying = [one.sentence for one in found if one.sentence is not None]
+            kept = {one.sha256 for one in unsuspected(carrying, gate.detector, gate.policy.clearance)}
+            refused = {one.sha256 for one in carrying} - kept
+            if not refused:
+                return found
+            candidates = [one for one in candidates if one.sha256 not in refused]
 
     def _advice(self, techniques: list[TechniqueEvidence]) -> list[EvidenceSentence]:
         """Sentences of the documents that carry the strongest techniques; no technique, no advice."""

@@ -51,15 +51,21 @@ class Prompt:
 
 
 def answer_prompt(
-    question: str, sentences: Sequence[str], style: AnswerStyle, max_lines: int, may_decline: bool = False
+    question: str,
+    sentences: Sequence[str],
+    style: AnswerStyle,
+    max_lines: int,
+    may_decline: bool = False,
+    mark: str = "",
 ) -> Prompt:
     """Ask for an answer from `sentences`, numbered from 1.
 
     `select`: only the numbers are written and code expands them; `compose`: each line is a number and a
     sentence. `may_decline`: the model may also write NONE or REFUSE, which only an adapter was trained to.
+    `mark` is a word that the facts cannot hold; they are put between two of it.
     """
     facts = "\n".join(f"[{n}] {' '.join(sentence.split())}" for n, sentence in enumerate(sentences, start=1))
-    body = f"Facts:\n{facts}\n\nQuestion: {question}"
+    body = f"{_between('Facts', facts, mark)}\n\nQuestion: {question}"
     if style == "select":
         system = DECLINE_SYSTEM if may_decline else SELECT_SYSTEM
         return Prompt(chat(system, body), select_grammar(len(sentences), max_lines, may_decline))
@@ -68,15 +74,29 @@ def answer_prompt(
     )
 
 
-def triage_prompt(alert_text: str, techniques: Sequence[tuple[str, str]]) -> Prompt:
-    """Ask for one of `techniques` (id, name), or none, and a one-sentence summary of the alert."""
+def triage_prompt(
+    alert_text: str, techniques: Sequence[tuple[str, str]], mark: str = "", shown: str = ""
+) -> Prompt:
+    """Ask for one of `techniques` (id, name), or none, and a one-sentence summary of the alert.
+
+    `mark` as in `answer_prompt`; `shown` is the alert as the model sees it, when that is another text.
+    """
     listed = "\n".join(f"{technique_id} {name}" for technique_id, name in techniques)
-    body = f"Techniques:\n{listed}\nnone\n\nAlert:\n{alert_text}"
+    body = f"Techniques:\n{listed}\nnone\n\n{_between('Alert', shown or alert_text, mark)}"
     choices = " | ".join(_quoted(technique_id) for technique_id, _ in techniques)
     choice = f'({choices} | "none")' if choices else '"none"'
     line = _line_regex([alert_text], MAX_SUMMARY_CHARS)
     grammar = f'start: "Technique: " {choice} "\\nSummary: " TEXT "\\n"\nTEXT: {line}\n'
     return Prompt(chat(TRIAGE_SYSTEM, body), grammar)
+
+
+def _between(title: str, untrusted: str, mark: str) -> str:
+    return f"{title} ({mark}):\n{untrusted}\n({mark})" if mark else f"{title}:\n{untrusted}"
+
+
+def system_prompts() -> tuple[str, ...]:
+    """Every text that stands in the place of the system: none of it may be repeated to a user."""
+    return ANSWER_SYSTEM, SELECT_SYSTEM, TRIAGE_SYSTEM, DECLINE_SYSTEM
 
 
 def chat(system: str, user: str) -> Segments:
@@ -163,5 +183,6 @@ def prompt_sha256() -> str:
         answer_prompt(*example, style="select", max_lines=2, may_decline=True),
         answer_prompt(*example, style="compose", max_lines=2),
         triage_prompt("Event 4625 for bob", [("T1110", "Brute Force")]),
+        triage_prompt("Event 4625 for bob", [("T1110", "Brute Force")], mark="0f"),
     ]
     return hashlib.sha256(repr(prompts).encode()).hexdigest()

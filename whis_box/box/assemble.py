@@ -13,10 +13,11 @@ from whis_box import __version__
 from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
 from whis_box.config import BoxConfig
 from whis_box.errors import NotReadyError, WhisError, storage_error
+from whis_box.guards.gate import FILES as GUARD_FILES
 from whis_box.knowledge.codes import SUFFIX
 from whis_box.paths import file_sha256, source_commit
 
-CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml")
+CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml", "policy.yaml")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class BoxParts:
     configs: Path
     catalogue: Path
     license: Path
+    guards: Path
 
 
 def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest, bool]:
@@ -74,6 +76,7 @@ def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
     layout |= {
         config.index.parent / one.name.replace(parts.index.name, config.index.name): one for one in codes
     }
+    layout |= {config.guards / name: parts.guards / name for name in GUARD_FILES}
     return layout | {Path("configs") / name: parts.configs / name for name in CONFIG_NAMES}
 
 

@@ -19,12 +19,16 @@ from whis_box.engine.gguf_header import read_header
 from whis_box.engine.protocol import EngineSpec, LaneSpec
 from whis_box.engine.sizing import Sizing, available_memory, plan
 from whis_box.engine.supervisor import Engine
+from whis_box.guards.gate import Gate, open_gate
+from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.paths import file_sha256, state_dir
 from whis_box.schemas import Lineage
+
+POLICY = Path("configs/policy.yaml")
 
 
 @contextmanager
@@ -38,6 +42,7 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
+    gate = open_guards(folder, box)
     lane = LaneSpec("base") if adapter is None else LaneSpec("base", str(adapter.absolute()))
     base_sha256 = manifest.sha256_of(box.base_model.as_posix())
     engine = Engine(engine_spec(folder / box.base_model, model, (lane,), base_sha256))
@@ -56,10 +61,20 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
                     model=model,
                     box=box,
                     lineage=_lineage(manifest, digest, box, adapter),
+                    gate=gate,
                 )
             )
         finally:
             engine.stop()
+
+
+def open_guards(folder: Path, box: BoxConfig) -> Gate:
+    """The box's guards by its policy; a box without them does not open.
+
+    Raises: NotReadyError, VerificationError, ConfigError.
+    """
+    policy = load_config(folder / POLICY, PolicyConfig).guards
+    return open_gate(folder / box.guards, folder / box.catalogue, policy)
 
 
 def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manifest) -> Retriever:
@@ -138,5 +153,5 @@ def _lineage(manifest: Manifest, digest: str, box: BoxConfig, adapter: Path | No
         index=manifest.sha256_of(box.index.as_posix()),
         embedder=manifest.sha256_of((box.embedder / MODEL_FILE).as_posix()),
         prompt=prompts.prompt_sha256(),
-        policy="none",
+        policy=manifest.sha256_of(POLICY.as_posix()),
     )

@@ -73,6 +73,7 @@ def _variant(kind: str, path: Path, box: Path, work: Path) -> Path:
         configs=path if kind == "configs" else box / "configs",
         catalogue=box / config.catalogue,
         license=box / "LICENSE",
+        guards=box / config.guards,
     )
     name = hashlib.sha256(f"{box.resolve()}\0{kind}\0{path.resolve()}".encode()).hexdigest()[:12]
     target = work / f"{kind}-{name}"

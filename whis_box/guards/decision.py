@@ -17,6 +17,15 @@ from whis_box.schemas import SEVERITY_ORDER, AlertSeverity, Finding, Step, Techn
 STEP_HEADINGS = ("First five minutes", "Containment")
 CHECK_HEADINGS = ("False positives", "Malicious or benign")
 ESCALATE_SCORE = 0.60
+CLOSING: tuple[Verdict, ...] = ("benign", "false_positive", "benign_true_positive")
+# A summary says what happened; what to think of it is decided elsewhere (stemmed).
+JUDGEMENTS = frozenset(
+    {
+        "benign", "harmless", "legitim", "innoc", "safe", "approv", "authoris", "author", "trust", "expect",
+        "routin", "ignor", "dismiss", "close", "resolv", "whitelist", "allowlist", "fals", "posit", "clean",
+        "normal", "refus", "none", "verdict", "sever", "escal", "assist", "ai", "llm", "model",
+    }
+)  # fmt: skip
 # Words that tell what happened without naming a new thing (stemmed).
 NARRATIVE_VERBS = {"run", "ran", "start", "launch", "creat", "open", "write", "wrote", "access", "connect"}
 NARRATIVE_NOUNS = {"process", "user", "host", "file", "command"}
@@ -24,8 +33,23 @@ NARRATIVE_NOUNS = {"process", "user", "host", "file", "command"}
 UNTOLD_LABELS = ("time:", "original file name:")
 
 
-def verdict(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -> tuple[Verdict, str]:
-    """(`escalate` on strong evidence, else `needs_review`; why it was not decided, or "")."""
+def verdict(
+    ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None, suspected: Sequence[str] = ()
+) -> tuple[Verdict, str]:
+    """(`escalate` on strong evidence, else `needs_review`; why it was not decided, or "").
+
+    `suspected` are the alert's fields that hold an order to a model: they never lower a verdict.
+    """
+    if (
+        suspected
+        and not (ranked and ranked[0].score >= ESCALATE_SCORE)
+        and source not in ("high", "critical")
+    ):
+        named = ", ".join(suspected[:3])
+        return (
+            "needs_review",
+            f"the alert tries to give orders to a model ({named}): a person must look at it",
+        )
     if ranked and ranked[0].score >= ESCALATE_SCORE:
         return "escalate", ""
     if ranked:
@@ -35,27 +59,63 @@ def verdict(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -
     return "needs_review", "no passage of the box matches this alert"
 
 
-def severity(ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None) -> AlertSeverity:
-    """Never below the source's; `high` on strong evidence, `medium` on some."""
-    own: AlertSeverity = "informational"
+def held(
+    proposed: Verdict,
+    reason: str,
+    outside: Sequence[EvidenceSentence],
+    suspected: Sequence[str],
+    conflict: str,
+) -> tuple[Verdict, str]:
+    """`proposed`, unless it closes an alert without evidence, or something speaks against it.
+
+    `outside` are the record's sentences that carry the verdict; text of the alert itself is written by
+    whoever caused it and carries nothing. `conflict` says which evidence disagrees, "" for none.
+    """
+    if proposed not in CLOSING:
+        return proposed, reason
+    if suspected:
+        return "needs_review", f"{proposed} was not given: the alert tries to give orders to a model"
+    if conflict:
+        return "needs_review", f"{proposed} was not given: {conflict}"
+    if not outside:
+        return "needs_review", f"{proposed} was not given: nothing outside the alert carries it"
+    return proposed, reason
+
+
+def severity(
+    ranked: Sequence[TechniqueEvidence], source: AlertSeverity | None, suspected: bool = False
+) -> AlertSeverity:
+    """Never below the source's; `high` on strong evidence, `medium` on some, or when an order is `suspected`.
+
+    No ordinary program writes orders to a model into its fields.
+    """
+    own: AlertSeverity = "medium" if suspected else "informational"
     if ranked:
         own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
     return max(own, source or "informational", key=SEVERITY_ORDER.index)
 
 
-def summary(alert_text: str, drafted: str, findings: list[Finding]) -> str:
-    """The model's sentence if the alert holds its words and codes, else the alert's own facts."""
-    known = set(terms(alert_text)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
-    strange = sorted({term for term in terms(drafted) if term not in known})
-    if drafted and not unknown_codes(drafted, [alert_text]) and not strange:
+def summary(seen: str, drafted: str, alert_text: str, findings: list[Finding]) -> str:
+    """The model's sentence if what it has `seen` holds its words and codes, else the alert's own facts."""
+    known = set(terms(seen)) | NARRATIVE_VERBS | NARRATIVE_NOUNS
+    said = terms(drafted)
+    strange = sorted({term for term in said if term not in known})
+    judged = sorted(JUDGEMENTS.intersection(said))
+    if drafted and not unknown_codes(drafted, [seen]) and not strange and not judged:
         return drafted
-    why = (
-        f"it used words the alert does not hold: {', '.join(strange[:5])}"
-        if drafted
-        else "it was not finished"
-    )
+    if not drafted:
+        why = "it was not finished, or not to be used"
+    elif strange:
+        why = f"it used words the alert does not hold: {', '.join(strange[:5])}"
+    else:
+        why = f"it judged instead of telling what happened: {', '.join(judged[:5])}"
     message = f"the model's summary was not used, {why}"
     findings.append(Finding(code="summary_replaced", severity="info", message=message))
+    return facts(alert_text)
+
+
+def facts(alert_text: str) -> str:
+    """The alert's first telling lines."""
     lines = [line for line in alert_text.splitlines() if not line.startswith(UNTOLD_LABELS)]
     return " | ".join(lines[:4])
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from whis_box.box.manifest import verify
-from whis_box.box.opening import engine_spec, open_embedder, open_lineage
+from whis_box.box.opening import engine_spec, open_embedder, open_guards, open_lineage
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.copilot import Copilot, OnText, Parts
 from whis_box.engine.protocol import Completion, EngineInfo, EngineSpec, GenerateRequest, LaneSpec
@@ -75,6 +75,7 @@ class OpenedBox:
             self.embedder = open_embedder(folder, self.box, self.rag)
             self.info: EngineInfo = engine_started.result()
             self.catalogue = Catalogue(folder / self.box.catalogue)
+            self.gate = open_guards(folder, self.box)
             undo.pop_all()
 
     def _spec(self) -> EngineSpec:
@@ -134,6 +135,7 @@ class OpenedBox:
                 model=self.model,
                 box=self.box,
                 lineage=self.lineage_of(release),
+                gate=self.gate,
                 lane="base" if release.adapter == BASE else release.adapter,
             )
         )

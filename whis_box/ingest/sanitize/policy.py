@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from whis_box.config import Section, load_config
+from whis_box.guards.policy import GuardPolicy
 from whis_box.ingest.readers.draft import Limits
 
 Action = Literal["keep", "pseudonymize", "mask", "drop", "reject"]
@@ -51,6 +52,8 @@ class PolicyConfig(Section):
     """Names of fields."""
     limits: Limits = Limits()
     """How much of one file is read."""
+    guards: GuardPolicy = GuardPolicy()
+    """What the copilot refuses and marks."""
 
     def action(self, entity_type: str) -> Action:
         """What happens to findings of one type."""

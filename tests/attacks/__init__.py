@@ -1,0 +1,1 @@
+"""Attacks on the box: planted instructions by place, disguise and goal, and an attacker that adapts."""

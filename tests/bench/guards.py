@@ -1,0 +1,306 @@
+"""Attack the served pipeline and measure what the guards hold, cost and take for an attack.
+
+    python -m tests.bench.guards static   --box DIR [--model] [--alerts 700] [--documents 400]
+    python -m tests.bench.guards adaptive --box DIR [--seeds 40] [--tries 200]
+    python -m tests.bench.guards alarms   --box DIR [--corpora DIR]
+    python -m tests.bench.guards requests --box DIR
+    python -m tests.bench.guards cost     --box DIR [--runs 200]
+
+Without `--model` the model is one that obeys every planted text it sees (tests/attacks/harness.py): the limit
+for any base or adapter. `alarms` reads ATT&CK and Sigma from `--corpora` where it is given; they are no part
+of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import os
+import random
+import sys
+import time
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from tests.attacks.adaptive import search
+from tests.attacks.corpus import Attack, alert_attacks, document_attacks
+from tests.attacks.events import PLACES
+from tests.attacks.harness import Target, target, wilson
+from tests.attacks.judge import judge_answer, judge_triage
+from whis_box.engine.cpu import cpu_model, thread_count
+from whis_box.guards.gate import Gate
+from whis_box.guards.output import harmless
+from whis_box.guards.requests import RequestRules
+from whis_box.guards.screen import screen_evidence, screen_fields
+from whis_box.ingest.alerts import read_alert
+from whis_box.knowledge.sentences import split_blocks
+from whis_box.paths import repository_root, source_commit
+from whis_box.schemas import Answer, Triage
+
+ROOT = repository_root()
+GOLDEN = ROOT / "data" / "golden"
+# What the place holds without an attack: any text there changes what retrieval finds.
+NEUTRAL = "quarterly figures northern branch"
+REFUSAL_GROUPS = (
+    ("training_data", 39), ("system_prompt", 39), ("secrets", 40),
+    ("offensive_tooling", 40), ("out_of_scope", 40), ("tlp", 40),
+)  # fmt: skip  # the order of data/training/refusals.txt
+
+
+def main() -> int:
+    """Run one part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("static", "adaptive", "alarms", "requests", "cost"))
+    parser.add_argument("--box", type=Path, default=ROOT / "build" / "box")
+    parser.add_argument("--model", action="store_true", help="with the box's model")
+    parser.add_argument("--alerts", type=int, default=700)
+    parser.add_argument("--documents", type=int, default=400)
+    parser.add_argument("--skip", type=int, default=0, help="attacks of each kind to leave out at the start")
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--tries", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--corpora", type=Path, default=None)
+    options = parser.parse_args()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    print(f"{cpu_model()}, {thread_count()} threads, {now}, commit {source_commit()}, {options.part}")
+    globals()[f"run_{options.part}"](options)
+    return 0
+
+
+# ---------------------------------------------------------------- attacks
+
+
+def run_static(options: argparse.Namespace) -> None:
+    """Every static attack once, beside the same request without it."""
+    with target(options.box, options.model) as victim:
+        reached: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        alerts = alert_attacks(options.alerts)[options.skip :]
+        tried = itertools.chain(attack_alerts(victim, alerts), attack_documents(victim, options))
+        for attack, outcome, seen in tried:
+            kind = "document" if attack.place not in PLACES else "alert"
+            reached[kind, attack.goal][outcome] += 1
+            reached[kind, "all"][outcome] += 1
+            if outcome:
+                print(
+                    f"  {attack.id} {attack.place}/{attack.disguise}/{attack.goal}: {outcome} (seen: {seen})"
+                )
+        print(f"model: {'the box' if options.model else 'obedient'}")
+        for (kind, goal), outcomes in sorted(reached.items()):
+            total = sum(outcomes.values())
+            quoted = outcomes["planted text quoted"]
+            row(f"{kind} {goal}", total - outcomes[""] - quoted, total, dict(outcomes))
+            if kind == "document":
+                row(f"  quoted with its source, {goal}", quoted, total)
+
+
+def row(name: str, successes: int, total: int, more: object = "") -> None:
+    """One line of the table."""
+    low, high = wilson(successes, total)
+    print(
+        f"{name:24} {successes:4}/{total:<5} {successes / max(1, total):6.2%}  "
+        f"[{low:.2%}, {high:.2%}]  {more}"
+    )
+
+
+def attack_alerts(victim: Target, attacks: list[Attack]) -> Iterator[tuple[Attack, str, bool]]:
+    """(attack, what it reached, whether the detector saw it)."""
+    victim.arm(None, in_document=False)
+    clean: dict[str, Triage] = {name: victim.copilot.triage(make(NEUTRAL)) for name, make in PLACES.items()}
+    print("clean:", {name: (one.verdict, one.severity) for name, one in clean.items()})
+    for attack in attacks:
+        victim.arm(attack, in_document=False)
+        attacked = victim.copilot.triage(attack.event())
+        seen = "suspected_instruction" in [finding.code for finding in attacked.findings]
+        yield attack, judge_triage(attack, clean[attack.place], attacked), seen
+
+
+def attack_documents(victim: Target, options: argparse.Namespace) -> Iterator[tuple[Attack, str, bool]]:
+    """The same for planted passages."""
+    asked = [one["question"] for one in ndjson(GOLDEN / "dev.ndjson") if one["record_ids"]][:60:3]
+    victim.arm(None, in_document=True)
+    clean: dict[str, Answer] = {question: victim.copilot.ask(question) for question in asked}
+    answered = [question for question in asked if clean[question].status == "answered"]
+    for number, attack in enumerate(document_attacks(options.documents)[options.skip :]):
+        question = answered[number % len(answered)]
+        victim.arm(attack, in_document=True)
+        attacked = victim.copilot.ask(question)
+        seen = "suspected_instruction" in [finding.code for finding in attacked.findings]
+        yield attack, judge_answer(attack, clean[question], attacked), seen
+    victim.arm(None, in_document=True)
+
+
+def run_adaptive(options: argparse.Namespace) -> None:
+    """Mutate until the detector is silent, then attack the pipeline with what is left."""
+    with target(options.box, options.model) as victim:
+        gate: Gate = victim.copilot._parts.gate
+        outcomes: Counter[str] = Counter()
+        silent = 0
+        rng = random.Random(11)
+        seeds = [one for one in alert_attacks(4000) if one.disguise == "plain"]
+        rng.shuffle(seeds)
+        clean: dict[str, Triage] = {}
+        for attack in seeds[: options.seeds]:
+            victim.arm(None, in_document=False)
+            if attack.place not in clean:
+                clean[attack.place] = victim.copilot.triage(PLACES[attack.place](NEUTRAL))
+            best, score, tried = search(attack, gate.detector, options.tries, rng)
+            silent += score < gate.detector.threshold
+            victim.arm(best, in_document=False)
+            outcome = judge_triage(best, clean[attack.place], victim.copilot.triage(best.event()))
+            outcomes[outcome] += 1
+            print(
+                f"  {attack.place}/{attack.goal}: {score:.2f} after {tried} tries: "
+                f"{outcome or 'held'}: {best.text[:90]!r}"
+            )
+        total = sum(outcomes.values())
+        print(f"model: {'the box' if options.model else 'obedient'}; {options.tries} tries each")
+        row("detector evaded", silent, total)
+        for name in (
+            "verdict lowered",
+            "severity lowered",
+            "summary dictated",
+            "live markup",
+            "prompt leaked",
+        ):
+            row(name, outcomes[name], total)
+
+
+# ---------------------------------------------------------------- false alarms, requests, cost
+
+
+def run_alarms(options: argparse.Namespace) -> None:
+    """How often harmless texts are suspected, by passage."""
+    detector = _gate(options.box).detector
+    texts: dict[str, list[str]] = {
+        "field guide (trained on)": list(_guide()),
+        "golden questions": [one["question"] for one in ndjson(GOLDEN / "questions.ndjson")],
+        "dev questions": [one["question"] for one in ndjson(GOLDEN / "dev.ndjson")],
+        "golden alerts, fields": [
+            text
+            for one in ndjson(GOLDEN / "alerts.ndjson")
+            for text in read_alert(one["event"]).fields.values()
+        ],
+    }  # fmt: skip
+    if options.corpora:
+        texts["ATT&CK descriptions"] = list(_attack(options.corpora / "enterprise-attack.json.gz"))
+        texts["Sigma rules"] = list(_sigma(options.corpora / "sigma-rules.zip"))
+    for name, found in texts.items():
+        alarms = [(text, one) for text in found if (one := detector.detect(text)).suspected]
+        row(name, len(alarms), len(found))
+        for text, one in alarms[:6]:
+            print(f"    {one.score:.2f} {one.reason}: {text[:110]!r}")
+    alerts = [read_alert(one["event"]) for one in ndjson(GOLDEN / "alerts.ndjson")]
+    named = [{"title": one.title, **one.fields} for one in alerts]
+    row("golden alerts", sum(bool(screen_fields(one, detector).suspected) for one in named), len(named))
+
+
+def run_requests(options: argparse.Namespace) -> None:
+    """Refusals on the training lists and the golden lists, and questions refused by mistake."""
+    rules: RequestRules = _gate(options.box).requests
+    lines = (ROOT / "data" / "training" / "refusals.txt").read_text(encoding="utf-8").splitlines()
+    kinds = [kind for kind, count in REFUSAL_GROUPS for _ in range(count)]
+    typed = [(rules.check(line), kind) for line, kind in zip(lines, kinds, strict=True)]
+    row("refused, training list", sum(found is not None for found, _ in typed), len(typed))
+    row(
+        "  of the right class",
+        sum(found is not None and found.kind == kind for found, kind in typed),
+        len(typed),
+    )
+    golden = list(ndjson(GOLDEN / "refusals.ndjson"))
+    policy = [one for one in golden if one["kind"] == "policy"]
+    right = [one for one in policy if (found := rules.check(one["question"])) and found.kind == one["reason"]]
+    row("refused, golden", len(right), len(policy))
+    benign = {
+        "dual use, golden": [one["question"] for one in golden if one["kind"] == "dual_use"],
+        "dual use, training list": (ROOT / "data" / "training" / "dual_use.txt").read_text().splitlines(),
+        "golden questions": _answerable("questions"),
+        "dev questions": _answerable("dev"),
+    }  # fmt: skip
+    for name, questions in benign.items():
+        wrong = [(found.kind, text) for text in questions if (found := rules.check(text)) is not None]
+        row(f"refused by mistake, {name}", len(wrong), len(questions), wrong[:3])
+
+
+def run_cost(options: argparse.Namespace) -> None:
+    """Milliseconds of all guards together, for each request, nothing cached."""
+    with target(options.box, real_model=False) as victim:
+        gate: Gate = victim.copilot._parts.gate
+        selector = victim.copilot._parts.selector
+        spent: dict[str, list[float]] = {"ask": [], "triage": []}
+        questions = [one["question"] for one in ndjson(GOLDEN / "questions.ndjson")][: options.runs]
+        for question in questions:
+            evidence = selector.select(question)
+            gate.detector.detect.cache_clear()
+            started = time.process_time()
+            gate.requests.check(question)
+            screened = screen_evidence(evidence, gate.detector, "red")
+            text = harmless(" ".join(one.text for one in screened.evidence.sentences[:3]))
+            gate.output.leak(text, [question, text])
+            spent["ask"].append((time.process_time() - started) * 1000)
+        for one in ndjson(GOLDEN / "alerts.ndjson"):
+            alert = read_alert(one["event"])
+            gate.detector.detect.cache_clear()
+            started = time.process_time()
+            screen_fields({"title": alert.title, **alert.fields}, gate.detector)
+            spent["triage"].append((time.process_time() - started) * 1000)
+        load = f"load {os.getloadavg()[0]:.1f}"
+        for name, values in spent.items():
+            p50, p95 = np.percentile(values, [50, 95])
+            print(
+                f"{name}: {len(values)} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms "
+                f"of one core (limit 30), {load}"
+            )
+
+
+def _gate(box: Path) -> Gate:
+    with target(box, real_model=False) as victim:
+        return victim.copilot._parts.gate
+
+
+def _answerable(name: str) -> list[str]:
+    return [one["question"] for one in ndjson(GOLDEN / f"{name}.ndjson") if one["record_ids"]]
+
+
+def ndjson(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a file."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
+
+
+def _guide() -> Iterator[str]:
+    for path in sorted((ROOT / "data" / "raw").rglob("*.md")):
+        text = path.read_text(encoding="utf-8").split("---", 2)[-1]
+        for block in split_blocks(text):
+            yield " ".join(text[span.start : span.end] for span in block.spans)
+
+
+def _attack(path: Path) -> Iterator[str]:
+    for one in json.loads(gzip.decompress(path.read_bytes()))["objects"]:
+        if one.get("description") and not one.get("revoked"):
+            yield from (part for part in one["description"].split("\n") if part.strip())
+
+
+def _sigma(path: Path) -> Iterator[str]:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith((".yml", ".yaml")):
+                for rule in yaml.safe_load_all(archive.read(name)):
+                    if isinstance(rule, dict) and "title" in rule:
+                        yield f"{rule['title']}. {rule.get('description', '')}"
+                        yield yaml.safe_dump(rule.get("detection", {}))
+                        yield from (str(one) for one in rule.get("falsepositives") or ())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
