@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from whis_box import prompts
@@ -47,10 +47,11 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
     base_sha256 = manifest.sha256_of(box.base_model.as_posix())
     engine = Engine(engine_spec(folder / box.base_model, model, (lane,), base_sha256))
     # The child loads the weights while this process loads the embedder.
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ExitStack() as undo, ThreadPoolExecutor(max_workers=1) as pool:
         engine_started = pool.submit(engine.start)
         try:
             retriever = open_retriever(folder, box, rag, manifest)
+            undo.callback(retriever.close)
             engine_started.result()
             yield Copilot(
                 Parts(

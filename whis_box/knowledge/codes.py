@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -93,22 +94,24 @@ class Codes:
         """
         self.n, self.dim, self._place, self._words = n, dim, place, dim // 64
         try:
-            self._file = place.open("rb")
+            handle = os.open(place, os.O_RDONLY)
         except FileNotFoundError:
             raise NotReadyError(f"{place}: missing; {_REMEDY}") from None
         except OSError as cause:
             raise storage_error("read the codes", place, cause) from cause
+        self._close = weakref.finalize(self, os.close, handle)  # also when it is merely forgotten
+        self._handle = handle
         wanted = {"magic": MAGIC, "n": n, "dim": dim, "vectors_sha256": vectors_sha256}
         n_blocks = -(-n // BLOCK)
         self._bits_at = HEADER_BYTES + 4 * dim * (dim + 1)
         self._rows_at = self._bits_at + n_blocks * self._words * BLOCK * 8
-        size = os.fstat(self._file.fileno()).st_size
-        if _header(self._file) != wanted or size != self._rows_at + n * (dim + 4):
-            self._file.close()
+        size = os.fstat(handle).st_size
+        if _header(os.pread(handle, HEADER_BYTES, 0)) != wanted or size != self._rows_at + n * (dim + 4):
+            self._close()
             raise VerificationError(f"{place}: not the codes of this index, or cut off; {_REMEDY}")
-        values = np.frombuffer(self._file.read(4 * dim * (dim + 1)), dtype=np.float32)
+        values = np.frombuffer(os.pread(handle, 4 * dim * (dim + 1), HEADER_BYTES), dtype=np.float32)
         self._turn = _Turn(values[:dim], values[dim:].reshape(dim, dim))
-        self._map = mmap.mmap(self._file.fileno(), self._rows_at, access=mmap.ACCESS_READ)
+        self._map = mmap.mmap(handle, self._rows_at, access=mmap.ACCESS_READ)
         self._bits = np.frombuffer(self._map, dtype=np.uint64, offset=self._bits_at).reshape(
             n_blocks, self._words, BLOCK
         )
@@ -132,7 +135,7 @@ class Codes:
         for number, block in enumerate(blocks()):
             copies = eight_bit_copies(block).tobytes()
             same = np.array_equal(self._bits[number, :, : len(block)], self._turn.bits(block).T)
-            if not same or os.pread(self._file.fileno(), len(copies), at) != copies:
+            if not same or os.pread(self._handle, len(copies), at) != copies:
                 raise VerificationError(f"{self._place}: the codes differ from the vectors; {_REMEDY}")
             at += len(copies)
 
@@ -140,7 +143,7 @@ class Codes:
         """Unmap and close."""
         del self._bits
         self._map.close()
-        self._file.close()
+        self._close()
 
     def _by_bits(self, query: Vectors, k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Rows, from 0 and ascending, whose sign bits differ least; ties at the border all count."""
@@ -163,7 +166,7 @@ class Codes:
 
     def _by_copies(self, query: Vectors, rows: NDArray[np.int64]) -> Vectors:
         """Similarity by the eight-bit copies, (rows,); read, because mapped pages would count as memory."""
-        width, handle = self.dim + 4, self._file.fileno()
+        width, handle = self.dim + 4, self._handle
         buffer = bytearray(len(rows) * width)
         view = memoryview(buffer)
         at = 0
@@ -194,8 +197,8 @@ def _write_blocks(stream: IO[bytes], blocks: Blocks, turn: _Turn) -> None:
         stream.write(eight_bit_copies(block).tobytes())
 
 
-def _header(stream: IO[bytes]) -> object:
+def _header(raw: bytes) -> object:
     try:
-        return json.loads(stream.read(HEADER_BYTES))
+        return json.loads(raw)
     except ValueError:
         return None
