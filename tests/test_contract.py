@@ -20,18 +20,19 @@ from whis_box.paths import repository_root
 ROOT = repository_root()
 # Left never imports right; parts of one tier do not import each other, but for the exceptions below.
 TIERS = [
-    {"errors", "paths"},
+    {"errors", "paths", "durable"},
     {"schemas"},
     {"config"},
     {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_bench", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
+    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
     ("paths", "errors"),
+    ("durable", "errors"),
     ("show", "doctor"),
     ("guards", "knowledge"),
     ("doctor", "box"),
