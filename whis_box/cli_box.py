@@ -20,6 +20,7 @@ from whis_box.paths import installed_home, read_text, repository_root
 
 if TYPE_CHECKING:
     from whis_box.box.minisign import PublicKey, SecretKey
+    from whis_box.box.packs import OpenPack
     from whis_box.box.slots import Home
 
 PASSPHRASE_FILE = "WHIS_KEY_PASSPHRASE_FILE"
@@ -76,12 +77,33 @@ def _installed_commands(actions: Any, command: Command) -> None:
     rollback.add_argument("--to", type=int, default=None, metavar="SEQUENCE")
     listing = command(actions, "list", _list, "the installed releases and the history")
     command(actions, "self-test", _self_test, "ask the box its own questions")
+    _pack_commands(actions, command)
     sbom = command(actions, "sbom", _sbom, "print the inventory of the box (CycloneDX)")
     sbom.add_argument("--document", choices=("inventory", "flaws", "licenses"), default="inventory")
     for one in (trust, install, rollback, listing):
         one.add_argument(
             "--home", type=Path, default=default_home(), metavar="DIR", help="where it is installed"
         )
+
+
+def _pack_commands(actions: Any, command: Command) -> None:
+    group = actions.add_parser("pack", help="content packs: signed differences between releases")
+    packs = group.add_subparsers(dest="pack_action", required=True, metavar="ACTION")
+    build = command(packs, "build", _pack_build, "write the difference between two signed boxes")
+    build.add_argument("--from", dest="old", type=Path, required=True, metavar="BOX")
+    build.add_argument("--to", dest="new", type=Path, required=True, metavar="BOX")
+    build.add_argument("--out", type=Path, required=True, metavar="PACK")
+    build.add_argument("--secret-key", type=Path, required=True, metavar="FILE")
+    verify = command(packs, "verify", _pack_verify, "check a pack's signatures and hashes")
+    diff = command(packs, "diff", _pack_diff, "what a pack would change")
+    apply = command(packs, "apply", _pack_apply, "install what a pack results in")
+    for one in (verify, diff, apply):
+        one.add_argument("pack", type=Path, metavar="PACK")
+        one.add_argument("--allow-expired", action="store_true", help="accept an expired release")
+    revert = command(packs, "revert", _rollback, "use the release from before the pack")
+    revert.add_argument("--to", type=int, default=None, metavar="SEQUENCE")
+    for one in (verify, diff, apply, revert):
+        one.add_argument("--home", type=Path, default=default_home(), metavar="DIR")
 
 
 def default_home() -> Path:
@@ -263,6 +285,67 @@ def _list(options: argparse.Namespace) -> int:
     }
     print(json.dumps(result) if options.json else show.mapping(result))
     return EXIT_OK
+
+
+# ---------------------------------------------------------------- packs
+
+
+def _pack_build(options: argparse.Namespace) -> int:
+    from whis_box.box.packs import build_pack
+
+    pack = build_pack(options.old, options.new, options.out, _secret_key(options.secret_key))
+    result = {"pack": str(options.out), "files": len(pack.payloads), "bytes": pack.size_bytes}
+    print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def _pack_verify(options: argparse.Namespace) -> int:
+    opened = _open_pack(options)
+    result = {
+        "pack": str(options.pack),
+        "from": opened.pack.base_sequence,
+        "to": opened.manifest.sequence,
+        "bytes": opened.pack.size_bytes,
+        "verified": True,
+    }
+    print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def _pack_diff(options: argparse.Namespace) -> int:
+    from whis_box.box.changes import changes
+    from whis_box.box.packs import base_release
+
+    opened = _open_pack(options)
+    result = changes(opened, base_release(_home(options.home), opened))
+    print(json.dumps(result, ensure_ascii=False) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def _pack_apply(options: argparse.Namespace) -> int:
+    from whis_box.box.install import Options
+    from whis_box.box.packs import apply_pack
+    from whis_box.box.selftest import health_check
+    from whis_box.box.slots import locked
+
+    home = _home(options.home)
+    with locked(home):
+        allowed = Options(allow_expired=options.allow_expired)
+        outcome = apply_pack(options.pack, home, allowed, health_check, _progress)
+    result = vars(outcome) | {"home": str(home.folder)}
+    print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
+def _open_pack(options: argparse.Namespace) -> OpenPack:
+    from whis_box.box.install import Options, trusted_root
+    from whis_box.box.packs import open_pack
+
+    root = trusted_root(_home(options.home))
+    opened = open_pack(options.pack, root, Options(allow_expired=options.allow_expired))
+    for warning in opened.warnings:
+        show.note(f"warning: {warning}")
+    return opened
 
 
 def _home(folder: Path) -> Home:

@@ -178,7 +178,7 @@ def read_manifest(folder: Path, keys: list[PublicKey] | None = None) -> tuple[Ma
     Raises: NotReadyError if there is no box; VerificationError if it does not validate; StorageError.
     """
     path = folder / MANIFEST_NAME
-    raw = _read_bounded(path, MAX_MANIFEST_BYTES)
+    raw = read_bounded(path, MAX_MANIFEST_BYTES)
     if raw is None:
         raise NotReadyError(
             f"{folder}: no box here ({MANIFEST_NAME} is missing); run `make demo` or name one with --box"
@@ -188,7 +188,7 @@ def read_manifest(folder: Path, keys: list[PublicKey] | None = None) -> tuple[Ma
     digest = hashlib.sha256(raw).hexdigest()
     if keys is not None:
         expected = signed_comment(manifest, digest)
-        sums = _read_bounded(folder / SUMS_NAME, MAX_MANIFEST_BYTES) or b""
+        sums = read_bounded(folder / SUMS_NAME, MAX_MANIFEST_BYTES) or b""
         if {comment, _checked_comment(folder / SUMS_NAME, sums, keys)} != {expected}:
             raise VerificationError(
                 f"{path}: its signature says {comment!r}, it should say {expected!r}; get the box again"
@@ -232,7 +232,7 @@ def verify(
     """
     manifest, digest = read_manifest(folder, keys)
     problems = []
-    if _read_bounded(folder / SUMS_NAME, MAX_MANIFEST_BYTES) != sums_bytes(manifest, digest):
+    if read_bounded(folder / SUMS_NAME, MAX_MANIFEST_BYTES) != sums_bytes(manifest, digest):
         problems.append(f"{folder / SUMS_NAME}: does not say what the manifest says; copy the box again")
     for entry in manifest.files:
         if problem := check_file(folder, entry):
@@ -284,13 +284,13 @@ def _extras(folder: Path, manifest: Manifest, signed: bool) -> list[str]:
 
 def _checked_comment(path: Path, raw: bytes, keys: list[PublicKey] | None) -> str:
     where = path.with_name(path.name + SIGNATURE_SUFFIX)
-    signature = _read_bounded(where, minisign.MAX_SIGNATURE_BYTES)
+    signature = read_bounded(where, minisign.MAX_SIGNATURE_BYTES)
     if signature is None:
         raise VerificationError(f"{where}: the box is not signed, and a signature is asked for; sign it")
     return minisign.verify(raw, signature, keys or [], where)[0]
 
 
-def _read_bounded(path: Path, limit: int) -> bytes | None:
+def read_bounded(path: Path, limit: int) -> bytes | None:
     """The file's bytes, None if it is missing.
 
     Raises: VerificationError if it is longer than `limit` or a link; StorageError.
