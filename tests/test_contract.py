@@ -26,7 +26,7 @@ TIERS = [
     {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
-    {"server", "evaluation", "box", "doctor", "show", "batch"},
+    {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},
     {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
@@ -36,6 +36,8 @@ WITHIN_A_TIER = {
     ("show", "doctor"),
     ("guards", "knowledge"),
     ("doctor", "box"),
+    ("doctor", "machine"),
+    ("machine", "box"),
     ("evaluation", "box"),
     ("server", "box"),
     ("server", "batch"),
