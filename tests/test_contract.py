@@ -158,6 +158,18 @@ def test_the_program_itself_switches_the_model_hub_off() -> None:
     assert done.stdout.strip() == "1"
 
 
+def test_the_embedders_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """It would leave an identifier of this machine in the home folder, and send it."""
+    program = "import whis_box, onnxruntime; onnxruntime.InferenceSession"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    for variable in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        bare[variable] = str(tmp_path)
+    bare.pop("CI", None)  # under CI it is silent anyway
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == [], "an identifier was written"
+
+
 def test_only_the_two_agreed_places_catch_everything() -> None:
     allowed = {"whis_box/server/app.py", "tui/app.py"}
     for folder in ("whis_box", "convert", "train", "tui"):
