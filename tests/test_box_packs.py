@@ -81,6 +81,14 @@ def test_it_is_small(home: Home, pack: Path) -> None:
     assert home.release(1).joinpath(*same).stat().st_ino == home.release(2).joinpath(*same).stat().st_ino
 
 
+def test_what_lies_in_a_staged_copy_is_not_believed(home: Home, boxes: Path, pack: Path) -> None:
+    staged = home.releases / ".staging-2" / "embedder"
+    staged.mkdir(parents=True)
+    (staged / "model.onnx").write_bytes(b"planted")
+    apply(home, pack)
+    assert verify(home.current.resolve()) == verify(boxes / "2")
+
+
 def test_what_it_would_change_is_told_from_the_files(home: Home, pack: Path) -> None:
     told = opened(home, pack)
     # A small release's index is no real one, so its records are not compared here.

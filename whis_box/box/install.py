@@ -325,6 +325,8 @@ def _fetch(source: Source, entry: FileEntry, staging: Path, home: Home) -> None:
     part = target.with_name(target.name + PART_SUFFIX)
     twin = source.twin(entry)
     if twin is not None:
+        if target.exists():  # what an earlier run left is not this file
+            home.disk.remove(target)
         home.disk.link(twin, target)
         return
     digest, size = hashlib.sha256(), 0
