@@ -2,7 +2,7 @@
 # The whole way of a box, once: build, sign, copy to a medium, verify with system tools, install in a clean root
 # without network, use, refuse a sick release, go back, content pack, rollback.
 #
-#   packaging/rehearse.sh ROOT WORK PROGRAM SMALLER_INDEX > docs/rehearsal.log
+#   packaging/rehearse.sh ROOT WORK PROGRAM SMALLER_INDEX > docs/rehearsal.txt
 #
 # ROOT           a minimal Debian root without Python (debootstrap --variant=minbase bookworm ROOT)
 # WORK           an empty folder for keys, boxes and the medium

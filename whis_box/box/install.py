@@ -289,7 +289,8 @@ def _stage(source: Source, request: Request, home: Home, outcome: Outcome) -> No
                 outcome.resumed_bytes += entry.size_bytes
             else:
                 _fetch(source, entry, staging, home)
-                outcome.copied_bytes += entry.size_bytes
+                linked = source.twin(entry) is not None
+                outcome.copied_bytes += 0 if linked else entry.size_bytes
             request.progress(entry.path, entry.size_bytes)
         for name in UNLISTED:
             write_file(home.disk, staging / name, [source.unlisted(name)])
