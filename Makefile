@@ -10,12 +10,16 @@ PIP    := $(RUN) pip --disable-pip-version-check
 LOCKED := $(PIP) install --quiet --require-hashes
 TORCH  := torch==2.13.0
 WORKERS ?= $(shell nproc)
+COMMIT_TIME := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+ISSUED_AT = $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+RELEASE = build/release/$(SEQUENCE)
 
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
 .PHONY: demo test check ragas evaluate bench box models index dataset ner lock clean
 .PHONY: demo test check bench box models index dataset ner detector lock clean
+.PHONY: demo test check bench box frozen release fuzz models index dataset ner lock clean
 
 demo: box                          ## build what is missing, then check, ask and triage
 	$(BIN)/whis doctor
@@ -32,6 +36,19 @@ models: $(VENV)/.installed         ## fetch, verify, re-quantize and export the 
 	$(RUN) convert.fetch
 	$(RUN) convert.quantize
 	$(RUN) convert.embedder
+
+frozen: $(VENV)/.freeze-installed  ## dist/whis: the program without Python, weights and index
+	PYTHONHASHSEED=1 SOURCE_DATE_EPOCH=$(COMMIT_TIME) $(RUN) PyInstaller --noconfirm --log-level WARN build.spec
+
+release: check frozen index        ## a signed box in build/release/SEQUENCE; docs/operations.md has the checklist
+	@test -n "$(SEQUENCE)" -a -n "$(KEY)" || { echo "make release SEQUENCE=N KEY=FILE TRUST=FOLDER"; exit 2; }
+	$(BIN)/whis box build --program dist/whis --trust "$(TRUST)" --sequence $(SEQUENCE) --issued-at $(ISSUED_AT) --out $(RELEASE)
+	$(BIN)/whis box sign --box $(RELEASE) --secret-key "$(KEY)"
+	$(BIN)/whis box verify --box $(RELEASE) --key "$(KEY).pub"
+	cd $(RELEASE) && sha256sum --check --quiet --strict SHA256SUMS
+	cd $(RELEASE) && minisign -Vm manifest.json -p "$(abspath $(KEY)).pub" && minisign -Vm SHA256SUMS -p "$(abspath $(KEY)).pub"
+	$(RELEASE)/whis doctor --box $(RELEASE)
+	$(RELEASE)/whis box self-test --box $(RELEASE)
 
 test: box $(VENV)/.test-installed  ## everything a fresh machine needs, then the whole suite
 	$(RUN) pytest --cov --cov-report=term:skip-covered tests
@@ -50,6 +67,14 @@ detector: $(VENV)/.train-installed ## fit the guards' detector again
 ner: models $(VENV)/.train-installed ## train and export the people-finder (about 40 minutes on two cores)
 	$(RUN) train.ner
 	$(RUN) convert.ner
+
+fuzz: $(VENV)/.bench-installed     ## one hour on the parsers of a medium
+	mkdir -p build/fuzz
+	$(RUN) tests.fuzz.parsers -max_total_time=3600 -max_len=4096 -rss_limit_mb=1500 build/fuzz
+
+$(VENV)/.freeze-installed: requirements/freeze.lock $(VENV)/.installed
+	$(LOCKED) -r requirements/freeze.lock
+	@touch $@
 
 $(VENV)/.bench-installed: requirements/bench.lock $(VENV)/.test-installed
 	$(LOCKED) -r requirements/bench.lock
@@ -103,6 +128,7 @@ $(VENV)/.test-installed: requirements/test.lock requirements/eval.lock $(VENV)/.
 
 lock:                              ## renew the lock files (needs pip-tools)
 	@for name in bootstrap runtime build test train bench eval ragas; do \
+	@for name in bootstrap runtime build freeze test train bench; do \
 	  echo "locking $$name"; \
 	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \

@@ -21,7 +21,14 @@ from whis_box.paths import repository_root
 def parts(tmp_path: Path) -> BoxParts:
     folder = tmp_path / "parts"
     (folder / "embedder").mkdir(parents=True)
-    for name in ("base.gguf", "embedder/model.onnx", "whis.sqlite", "attack.tsv", "LICENSE"):
+    for name in (
+        "base.gguf",
+        "embedder/model.onnx",
+        "whis.sqlite",
+        "attack.tsv",
+        "LICENSE",
+        "selftest.ndjson",
+    ):
         (folder / name).write_bytes(name.encode() * 100)
     return BoxParts(
         folder / "base.gguf",
@@ -31,6 +38,7 @@ def parts(tmp_path: Path) -> BoxParts:
         folder / "attack.tsv",
         folder / "LICENSE",
         repository_root() / "data" / "guards",
+        folder / "selftest.ndjson",
     )
 
 
@@ -42,7 +50,7 @@ def small_box(parts: BoxParts, tmp_path: Path) -> Path:
 
 def test_a_fresh_box_verifies_also_with_sha256sum(small_box: Path) -> None:
     manifest, digest = verify(small_box)
-    assert len(manifest.files) == 12 and len(digest) == 64
+    assert len(manifest.files) == 15 and len(digest) == 64
     subprocess.run(["sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS"], cwd=small_box, check=True)
 
 
@@ -114,7 +122,7 @@ def test_a_full_disk_leaves_the_old_box(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(assemble_module.shutil, "copyfile", full)
+    monkeypatch.setattr(assemble_module.shutil, "copy", full)
     parts.license.write_text("a change, or nothing would be copied")
     with pytest.raises(StorageError, match="disk is full"):
         assemble(parts, small_box, BoxConfig())

@@ -20,22 +20,25 @@ from whis_box.paths import repository_root
 ROOT = repository_root()
 # Left never imports right; parts of one tier do not import each other, but for the exceptions below.
 TIERS = [
-    {"errors", "paths"},
+    {"errors", "paths", "durable"},
     {"schemas"},
     {"config"},
     {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
-    {"server", "evaluation", "box", "doctor", "show", "batch"},
-    {"cli_bench", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
+    {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},
+    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
     ("paths", "errors"),
+    ("durable", "errors"),
     ("show", "doctor"),
     ("guards", "knowledge"),
     ("guards", "prompts"),
     ("doctor", "box"),
+    ("doctor", "machine"),
+    ("machine", "box"),
     ("evaluation", "box"),
     ("server", "box"),
     ("server", "batch"),
@@ -156,6 +159,18 @@ def test_the_program_itself_switches_the_model_hub_off() -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=bare)
     assert done.stdout.strip() == "1"
+
+
+def test_the_embedders_runtime_reports_nothing_to_its_maker(tmp_path: Path) -> None:
+    """It would leave an identifier of this machine in the home folder, and send it."""
+    program = "import whis_box, onnxruntime; onnxruntime.InferenceSession"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    for variable in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        bare[variable] = str(tmp_path)
+    bare.pop("CI", None)  # under CI it is silent anyway
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*")) == [], "an identifier was written"
 
 
 def test_only_the_two_agreed_places_catch_everything() -> None:

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
-from whis_box import batch, cli_bench, cli_eval, cli_export, cli_ingest, cli_rollout, cli_serve, show
+from whis_box import (
+    batch,
+    cli_bench,
+    cli_box,
+    cli_eval,
+    cli_export,
+    cli_ingest,
+    cli_rollout,
+    cli_serve,
+    show,
+)
 from whis_box.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
@@ -166,46 +176,6 @@ def _index_verify(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _box_build(options: argparse.Namespace) -> int:
-    from whis_box.box.assemble import BoxParts, assemble
-    from whis_box.config import BoxConfig, load_config
-
-    config = load_config(options.configs / "box.yaml", BoxConfig)
-    root = repository_root()
-    parts = BoxParts(
-        options.base,
-        options.embedder,
-        options.index,
-        options.configs,
-        root / "data" / "catalogue" / "attack-enterprise.tsv",
-        root / "LICENSE",
-        root / "data" / "guards",
-    )
-    manifest, changed = assemble(parts, options.out, config)
-    size = sum(entry.size_bytes for entry in manifest.files)
-    state = "assembled" if changed else "unchanged"
-    print(f"{options.out}: {state}, {len(manifest.files)} files, {size / 1e6:.1f} MB")
-    return EXIT_OK
-
-
-def _box_verify(options: argparse.Namespace) -> int:
-    from whis_box.box.manifest import verify
-
-    manifest, digest = verify(options.box)
-    result = {
-        "box": str(options.box),
-        "manifest_sha256": digest,
-        "files": len(manifest.files),
-        "verified": True,
-    }
-    print(
-        json.dumps(result)
-        if options.json
-        else f"{options.box}: all {len(manifest.files)} files match {digest[:16]}…"
-    )
-    return EXIT_OK
-
-
 def _doctor(options: argparse.Namespace) -> int:
     from whis_box.doctor import examine
 
@@ -247,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--input", metavar="FILE", help="NDJSON, one request per line, or - for stdin")
     _ingest_commands(commands)
     _index_commands(commands)
-    _box_commands(commands)
+    cli_box.add(commands, _command)
     cli_eval.add_commands(commands, _command)
     cli_serve.add_commands(commands)
     cli_rollout.add_commands(commands)
@@ -312,19 +282,6 @@ def _index_commands(commands: Any) -> None:
     _command(actions, "info", _index_info, "what the index holds")
     verify = _command(actions, "verify", _index_verify, "read an index whole and compare it with its digests")
     verify.add_argument("--index", type=Path, default=build_dir / "index" / "whis.sqlite", metavar="FILE")
-
-
-def _box_commands(commands: Any) -> None:
-    build_dir = repository_root() / "build"
-    group = commands.add_parser("box", help="assemble or verify a box")
-    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = _command(actions, "build", _box_build, "put a box together")
-    build.add_argument("--base", type=Path, default=build_dir / "models" / "base.gguf")
-    build.add_argument("--embedder", type=Path, default=build_dir / "embedder")
-    build.add_argument("--index", type=Path, default=build_dir / "index" / "whis.sqlite")
-    build.add_argument("--configs", type=Path, default=repository_root() / "configs")
-    build.add_argument("--out", type=Path, default=build_dir / "box")
-    _command(actions, "verify", _box_verify, "compare every file with the manifest")
 
 
 def _command(

@@ -5,37 +5,31 @@ Invariant: every check that is not ok names its remedy; a check that could not r
 
 from __future__ import annotations
 
-import os
-import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
+from whis_box import machine
 from whis_box.box.manifest import Manifest, verify
-from whis_box.box.opening import engine_spec, open_retriever, size_engine
+from whis_box.box.opening import engine_spec, open_box, open_retriever, size_engine
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, load_config
 from whis_box.engine import cpu, native
 from whis_box.engine.gguf_header import read_header
 from whis_box.engine.protocol import GenerateRequest
 from whis_box.engine.supervisor import Engine
-from whis_box.errors import EXIT_OK, WhisError
+from whis_box.errors import EXIT_OK, DeadlineError, WhisError
+from whis_box.machine import Check
 from whis_box.paths import state_dir
 from whis_box.prompts import chat
 
-State = Literal["ok", "warning", "failed"]
-MIN_FREE_RAM_MB = 900  # the box's own peak, see docs/measurements.md, and some room
-MIN_FREE_DISK_MB = 200
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    state: State
-    detail: str
-    remedy: str = ""
+SAMPLE_EVENT: dict[str, object] = {
+    "EventID": 10,
+    "Channel": "Microsoft-Windows-Sysmon/Operational",
+    "SourceImage": r"C:\Windows\System32\rundll32.exe",
+    "TargetImage": r"C:\Windows\System32\lsass.exe",
+    "GrantedAccess": "0x1410",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Report:
 
 def examine(folder: Path) -> Report:
     """Run every check that still makes sense after the ones before it."""
-    checks = [_memory(), _disk()]
+    checks = [machine.disk(), machine.trusted_keys()]
     steps = _Steps(folder)
     for name, step in steps.all():
         try:
@@ -60,7 +54,7 @@ def examine(folder: Path) -> Report:
         except WhisError as error:
             checks.append(Check(name, "failed", str(error), "see the message"))
             return Report(checks, error.exit_code)
-    checks.append(_sockets())
+    checks.append(machine.sockets())
     return Report(checks, EXIT_OK)
 
 
@@ -73,16 +67,41 @@ class _Steps:
 
     def all(self) -> Iterator[tuple[str, Callable[[], Check]]]:
         yield "box", self._box
+        yield "clock", self._clock
+        yield "permissions", lambda: machine.permissions(self._folder)
         yield "configs", self._configs
         yield "base model", self._weights
+        yield "memory", self._memory
         yield "cpu", self._cpu
         yield "index", self._index
         yield "engine", self._engine
+        yield "capacity", self._capacity
 
     def _box(self) -> Check:
         self._manifest, digest = verify(self._folder)
         return Check(
             "box", "ok", f"{self._folder}: {len(self._manifest.files)} files match manifest {digest[:16]}"
+        )
+
+    def _clock(self) -> Check:
+        assert self._manifest is not None
+        return machine.clock(self._manifest)
+
+    def _memory(self) -> Check:
+        return machine.memory((self._folder / self._box_config.base_model).stat().st_size / 1e6)
+
+    def _capacity(self) -> Check:
+        """Alerts per hour, one after another, from one that this check triages itself."""
+        with open_box(self._folder) as copilot:
+            started = time.monotonic()
+            try:
+                copilot.triage(SAMPLE_EVENT, "doctor")
+            except DeadlineError as error:
+                remedy = "free the CPU: other work leaves too little of it, or this machine is too slow"
+                return Check("capacity", "warning", f"one triage: {error}", remedy)
+            took_s = time.monotonic() - started
+        return Check(
+            "capacity", "ok", f"one triage took {took_s:.1f} s: about {3600 / took_s:.0f} alerts per hour"
         )
 
     def _configs(self) -> Check:
@@ -139,57 +158,3 @@ class _Steps:
         context += "".join(f"; {note}" for note in (*sizing.notes, *info.notes))
         detail = f"loaded in {info.load_ms:.0f} ms, {context}, said {completion.text!r}"
         return Check("engine", "ok", f"{detail} in {completion.total_ms:.0f} ms")
-
-
-def _memory() -> Check:
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        available_mb = int(fields["MemAvailable"].split()[0]) / 1024
-    except (OSError, KeyError, ValueError):
-        return Check("memory", "warning", "cannot be read on this system", "check that about 1 GB is free")
-    state: State = "ok" if available_mb >= MIN_FREE_RAM_MB else "warning"
-    return Check(
-        "memory",
-        state,
-        f"{available_mb:.0f} MB available",
-        f"free memory: the box needs {MIN_FREE_RAM_MB} MB",
-    )
-
-
-def _disk() -> Check:
-    folder = state_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free_mb = shutil.disk_usage(folder).free / 1e6
-    except OSError as cause:
-        return Check(
-            "state folder", "warning", f"{folder}: {cause.strerror}", "set WHIS_STATE to a writable folder"
-        )
-    if not os.access(folder, os.W_OK):
-        return Check(
-            "state folder", "warning", f"{folder}: not writable", "set WHIS_STATE to a writable folder"
-        )
-    state: State = "ok" if free_mb >= MIN_FREE_DISK_MB else "warning"
-    return Check("state folder", state, f"{folder}: writable, {free_mb:.0f} MB free", "free some disk space")
-
-
-def _sockets() -> Check:
-    """Open Internet sockets of this process, by inode, from /proc."""
-    inodes: set[str] = set()
-    try:
-        for name in ("tcp", "tcp6", "udp", "udp6"):
-            rows = Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
-            inodes.update(row.split()[9] for row in rows)
-        mine = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_link(fd)]
-    except OSError as cause:
-        return Check("sockets", "warning", f"not measured: {cause.strerror}", "run on a system with /proc")
-    opened = [link for link in mine if link.startswith("socket:[") and link[8:-1] in inodes]
-    if opened:
-        return Check(
-            "sockets", "failed", f"{len(opened)} Internet sockets are open", "report this: none is expected"
-        )
-    return Check("sockets", "ok", "no Internet socket is open")
-
-
-def _is_link(fd: str) -> bool:
-    return os.path.islink(f"/proc/self/fd/{fd}")

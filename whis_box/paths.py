@@ -30,6 +30,14 @@ def default_box() -> Path:
     return repository_root() / "build" / "box"
 
 
+def installed_home() -> Path | None:
+    """The folder that this frozen program is installed in, None when it runs from anywhere else."""
+    if not getattr(sys, "frozen", False):
+        return None
+    releases = Path(sys.executable).resolve().parent.parent
+    return releases.parent if releases.name == "releases" and (releases.parent / "control").is_dir() else None
+
+
 def repository_root() -> Path:
     """Folder that holds the `whis_box` package."""
     return Path(__file__).resolve().parent.parent
@@ -46,10 +54,13 @@ def source_commit() -> str:
 
 
 def state_dir() -> Path:
-    """Folder for caches and logs: `WHIS_STATE`, else the XDG state folder."""
+    """Folder for caches and logs: `WHIS_STATE`, else an installed box's own, else the XDG state folder."""
     named = os.environ.get("WHIS_STATE")
     if named:
         return Path(named)
+    home = installed_home()
+    if home is not None and os.access(home / "state", os.W_OK):
+        return home / "state"
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "whis-box"
 

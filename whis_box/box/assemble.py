@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from whis_box import __version__
-from whis_box.box.manifest import FORMAT_VERSION, FileEntry, Manifest, describe_folder, verify, write_manifest
+from whis_box.box.install import this_platform
+from whis_box.box.lineage import lineage
+from whis_box.box.manifest import (
+    FORMAT_VERSION,
+    FileEntry,
+    Manifest,
+    describe_file,
+    describe_folder,
+    verify,
+    write_manifest,
+)
+from whis_box.box.sbom import write_sbom
+from whis_box.box.selftest import SELF_TEST_NAME
+from whis_box.box.trust import TRUST_FOLDER
 from whis_box.config import BoxConfig
-from whis_box.errors import NotReadyError, WhisError, storage_error
+from whis_box.errors import InputError, NotReadyError, WhisError, storage_error
 from whis_box.guards.gate import FILES as GUARD_FILES
 from whis_box.knowledge.codes import SUFFIX
-from whis_box.paths import file_sha256, source_commit
+from whis_box.paths import source_commit
 
-CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml", "policy.yaml")
+CONFIG_NAMES = ("box.yaml", "model.whis.yaml", "rag.yaml", "policy.yaml", "server.yaml", "rollout.yaml")
+PROGRAM_NAME = "whis"
 
 
 @dataclass(frozen=True)
@@ -31,13 +46,43 @@ class BoxParts:
     catalogue: Path
     license: Path
     guards: Path
+    self_test: Path
+    program: Path | None = None
+    """Folder of the frozen program; without it the box needs a Python with Whis Box."""
+    trust: Path | None = None
+    """Folder of root files, so that an installed box learns newer keys."""
 
 
-def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest, bool]:
+@dataclass(frozen=True)
+class Release:
+    """A box's place in time; sequence 0 is a box for this machine only."""
+
+    sequence: int = 0
+    issued_at: str = ""
+    valid_days: int = 365
+
+    def expires_at(self) -> str:
+        """Empty for an unreleased box.
+
+        Raises: InputError if `issued_at` is not a UTC time.
+        """
+        if not self.sequence:
+            return ""
+        try:
+            issued_at = datetime.fromisoformat(self.issued_at)
+        except ValueError:
+            raise InputError(f"issued at {self.issued_at!r}: not a time like 2026-01-31T00:00:00Z") from None
+        return (issued_at + timedelta(days=self.valid_days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def assemble(
+    parts: BoxParts, target: Path, config: BoxConfig, release: Release | None = None
+) -> tuple[Manifest, bool]:
     """Copy the parts into `target` with a manifest; True when something changed.
 
-    Raises: NotReadyError if a part is missing; StorageError.
+    Raises: NotReadyError if a part is missing; InputError; StorageError.
     """
+    release = release or Release()
     layout = _layout(parts, config)
     for source in layout.values():
         if not source.exists():
@@ -45,23 +90,37 @@ def assemble(parts: BoxParts, target: Path, config: BoxConfig) -> tuple[Manifest
     building = target.with_name(f".{target.name}.building")
     try:
         present = _verified(target)
-        if present is not None and present.files == _describe(layout):
+        if not release.sequence and present is not None and present.files == _describe(layout):
             return present, False
         shutil.rmtree(building, ignore_errors=True)
         for place, source in layout.items():
             _copy(source, building / place)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
-            name="whis-box",
-            version=__version__,
-            source_commit=source_commit(),
-            files=describe_folder(building),
-        )
+        manifest = _manifest(building, parts, config, release)
         write_manifest(building, manifest)
         _swap(building, target)
     except OSError as cause:
         raise storage_error("assemble the box", target, cause) from cause
     return manifest, True
+
+
+def _manifest(building: Path, parts: BoxParts, config: BoxConfig, release: Release) -> Manifest:
+    made_from = lineage(building, parts.configs / "models.lock.yaml", config) if release.sequence else []
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name="whis-box",
+        version=__version__,
+        source_commit=source_commit(),
+        sequence=release.sequence,
+        issued_at=release.issued_at if release.sequence else "",
+        expires_at=release.expires_at(),
+        platform=this_platform() if parts.program else "",
+        lineage=made_from,
+        files=describe_folder(building),
+    )
+    if release.sequence:  # a released box says what is inside; the inventory itself is then one more file
+        write_sbom(building, manifest)
+        manifest = manifest.model_copy(update={"files": describe_folder(building)})
+    return manifest
 
 
 def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
@@ -71,12 +130,18 @@ def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
         config.index: parts.index,
         config.catalogue: parts.catalogue,
         Path("LICENSE"): parts.license,
+        Path(SELF_TEST_NAME): parts.self_test,
     }
     codes = parts.index.parent.glob(f"{parts.index.name}.*{SUFFIX}")
     layout |= {
         config.index.parent / one.name.replace(parts.index.name, config.index.name): one for one in codes
     }
     layout |= {config.guards / name: parts.guards / name for name in GUARD_FILES}
+    if parts.program is not None:
+        layout |= {Path(one.name): one for one in sorted(parts.program.iterdir())}
+        layout |= {Path(PROGRAM_NAME): parts.program / PROGRAM_NAME}
+    if parts.trust is not None:
+        layout |= {Path(TRUST_FOLDER): parts.trust}
     return layout | {Path("configs") / name: parts.configs / name for name in CONFIG_NAMES}
 
 
@@ -85,7 +150,7 @@ def _copy(source: Path, place: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, place)
     else:
-        shutil.copyfile(source, place)
+        shutil.copy(source, place)
 
 
 def _describe(layout: dict[Path, Path]) -> list[FileEntry]:
@@ -96,8 +161,7 @@ def _describe(layout: dict[Path, Path]) -> list[FileEntry]:
             inside = describe_folder(source)
             entries += [one.model_copy(update={"path": f"{place.as_posix()}/{one.path}"}) for one in inside]
         else:
-            size, digest = source.stat().st_size, file_sha256(source)
-            entries.append(FileEntry(path=place.as_posix(), size_bytes=size, sha256=digest))
+            entries.append(describe_file(source, place.as_posix()))
     return sorted(entries, key=lambda one: Path(one.path))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whis_box.box.assemble import BoxParts, assemble
+from whis_box.box.selftest import SELF_TEST_NAME
 from whis_box.config import BoxConfig, load_config
 from whis_box.errors import InputError, NotReadyError
 from whis_box.paths import repository_root
@@ -74,6 +75,7 @@ def _variant(kind: str, path: Path, box: Path, work: Path) -> Path:
         catalogue=box / config.catalogue,
         license=box / "LICENSE",
         guards=box / config.guards,
+        self_test=box / SELF_TEST_NAME,
     )
     name = hashlib.sha256(f"{box.resolve()}\0{kind}\0{path.resolve()}".encode()).hexdigest()[:12]
     target = work / f"{kind}-{name}"
