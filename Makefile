@@ -17,7 +17,7 @@ RELEASE = build/release/$(SEQUENCE)
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test check ragas evaluate bench box models index dataset ner lock clean
+.PHONY: demo test check ragas evaluate bench box models index dataset embedder ner lock clean
 .PHONY: demo test check bench box models index dataset ner detector lock clean
 .PHONY: demo test check bench box frozen release fuzz models index dataset ner lock clean
 
@@ -64,7 +64,14 @@ dataset: index                     ## data/datasets/whis-soc from the indexed co
 detector: $(VENV)/.train-installed ## fit the guards' detector again
 	$(RUN) train.detector
 
+embedder: models $(VENV)/.train-installed ## tune the embedder: CORPORA=folder of enterprise-attack.json.gz and sigma-rules.zip
+	$(RUN) convert.fetch all-minilm-l6-v2
+	$(RUN) train.embedder --attack $(CORPORA)/enterprise-attack.json.gz
+	$(RUN) train.embedder --attack $(CORPORA)/enterprise-attack.json.gz --sigma $(CORPORA)/sigma-rules.zip --start build/embedder-tuned
+	$(RUN) convert.embedder --source build/embedder-tuned --target data/embedder
+
 ner: models $(VENV)/.train-installed ## train and export the people-finder (about 40 minutes on two cores)
+	$(RUN) convert.fetch all-minilm-l6-v2
 	$(RUN) train.ner
 	$(RUN) convert.ner
 
