@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 
 from tests.attacks.corpus import alert_attacks, document_attacks
-
 from whis_box.evaluation.attacks import Attack
 from whis_box.guards.decision import CLOSING
 from whis_box.paths import repository_root
