@@ -50,7 +50,7 @@ release: check frozen index        ## a signed box in build/release/SEQUENCE; do
 	$(RELEASE)/whis doctor --box $(RELEASE)
 	$(RELEASE)/whis box self-test --box $(RELEASE)
 
-test: box $(VENV)/.test-installed  ## everything a fresh machine needs, then the whole suite
+test: box ragas $(VENV)/.test-installed  ## everything a fresh machine needs, then the whole suite
 	$(RUN) pytest --cov --cov-report=term:skip-covered tests
 
 check: $(VENV)/.test-installed     ## style, types, fast tests

@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from whis_box.audit import AuditLog
-from whis_box.box.manifest import Manifest, describe_folder, write_manifest
+from whis_box.box.manifest import FORMAT_VERSION, Manifest, describe_folder, write_manifest
 from whis_box.config import AbstainConfig, BoxConfig, EvidenceConfig, ModelConfig
 from whis_box.copilot import Copilot, Parts
 from whis_box.engine.protocol import Completion, EngineInfo, GenerateRequest
@@ -117,7 +117,9 @@ class FakeBox:
         self.folder.mkdir()
         (self.folder / "LICENSE").write_text("free")
         files = describe_folder(self.folder)
-        self.manifest = Manifest(format_version=1, name="test", version="1", source_commit="c", files=files)
+        self.manifest = Manifest(
+            format_version=FORMAT_VERSION, name="test", version="1", source_commit="c", files=files
+        )
         write_manifest(self.folder, self.manifest)
         self.box, self.model, self.lineage = BoxConfig(), ModelConfig(), LINEAGE
         self.shelf = make_shelf(self.folder.parent, index)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from whis_box.engine import cpu, native
-from whis_box.engine.lane import Lane
+from whis_box.engine.context import Context
 from whis_box.engine.model import Model
 from whis_box.engine.protocol import EngineSpec, LaneSpec
 
@@ -111,11 +111,14 @@ def libllama_logits(base: Path, adapter: Path | None, prompts: list[list[int]]) 
     spec = EngineSpec(
         str(base), str(usable[0].path), n_threads=1, n_ctx=256, n_batch=256, flash_attention=False
     )
-    lane = Lane(model, spec, LaneSpec("tested", str(adapter) if adapter else ""))
+    context = Context(model, spec, LaneSpec("tested", str(adapter) if adapter else "", n_slots=1))
     rows = []
     for prompt in prompts:
-        lane._reuse_prefix([-1, -1])  # forget the prompt before
-        rows.append(lane._decode(prompt).copy())
-    lane.close()
+        context.clear()  # forget the prompt before
+        context.batch.reset()
+        last = context.batch.add(0, prompt, 0, 1)
+        context.decode()
+        rows.append(context.logits(last).copy())
+    context.close()
     model.close()
     return np.array(rows)

@@ -27,6 +27,7 @@ from whis_box.guards.gate import open_gate
 from whis_box.guards.text import clean_text
 from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.knowledge.evidence import Evidence, EvidenceSelector, EvidenceSentence
+from whis_box.knowledge.facets import Filter
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.schemas import Chunk, ChunkMeta, Hit, Lineage, Record, Source
@@ -93,9 +94,13 @@ class PlantedSelector(EvidenceSelector):
         self._planted = retriever
         self.attack: Attack | None = None
 
-    def select(self, question: str) -> Evidence:
+    def select(
+        self,
+        question: str,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> Evidence:
         """The real evidence behind the planted passage."""
-        found = super().select(question)
+        found = super().select(question, narrowed)
         if self.attack is None:
             return found
         planted = list(self._plant(self.attack, found))

@@ -22,7 +22,7 @@ import numpy as np
 
 from convert.base import quantize
 from whis_box.engine import cpu
-from whis_box.engine.lane import Lane
+from whis_box.engine.context import Context
 from whis_box.engine.model import Model
 from whis_box.engine.protocol import EngineSpec, LaneSpec
 from whis_box.paths import repository_root, source_commit
@@ -77,21 +77,29 @@ class Measured:
 
     def __init__(self, binding: Any, path: Path) -> None:
         self.model = Model(binding, path)
-        spec = EngineSpec(str(path), "", n_threads=cpu.thread_count(), n_ctx=N_CTX, n_batch=N_CTX)
-        self.lane = Lane(self.model, spec, LaneSpec("bench"))
+        threads = cpu.thread_count()
+        # Drafted tokens are what the engine keeps room for logits for; perplexity wants all of a window.
+        spec = EngineSpec(str(path), "", threads, n_ctx=2 * N_CTX, n_batch=N_CTX, n_draft=N_CTX)
+        self.context = Context(self.model, spec, LaneSpec("bench", n_slots=1))
         self.prompt_rates: list[float] = []
         self.generation_rates: list[float] = []
 
     def time(self) -> None:
         """One prompt of 256 tokens, then N_GENERATED single tokens."""
-        self.lane._reuse_prefix([-1, -1])
+        self.context.clear()
         started = time.perf_counter()
-        self.lane._decode([1 + n for n in range(256)])
+        self._decode([1 + n for n in range(256)], 0, 1)
         self.prompt_rates.append(256 / (time.perf_counter() - started))
         started = time.perf_counter()
-        for _ in range(N_GENERATED):
-            self.lane._decode([1])
+        for n in range(N_GENERATED):
+            self._decode([1], 256 + n, 1)
         self.generation_rates.append(N_GENERATED / (time.perf_counter() - started))
+
+    def _decode(self, tokens: list[int], position: int, n_logits: int) -> int:
+        self.context.batch.reset()
+        row = self.context.batch.add(0, tokens, position, n_logits)
+        self.context.decode()
+        return row
 
     def perplexity(self, ids: Sequence[int]) -> float:
         """Over the second half of every window of N_CTX tokens."""
@@ -103,18 +111,11 @@ class Measured:
 
     def _losses(self, window: list[int]) -> list[float]:
         """Negative log-likelihood of the tokens of the second half, from one decode that keeps all logits."""
-        binding, lane = self.model.binding, self.lane
-        binding.llama_memory_clear(lane._memory, True)
-        lane._cached.clear()
-        lane._batch.fill(window, 0)
-        lane._batch._wants_logits[: len(window)] = 1
-        if binding.llama_decode(lane._context, lane._batch.struct) != 0:
-            raise SystemExit("llama_decode failed")
-        n_vocab = self.model.n_vocab
+        self.context.clear()
+        first = self._decode(window, 0, len(window))
         losses = []
         for position in range(N_CTX // 2 - 1, N_CTX - 1):
-            pointer = binding.llama_get_logits_ith(lane._context, position)
-            row = np.ctypeslib.as_array(pointer, (n_vocab,)).astype(np.float64)
+            row = self.context.logits(first + position).astype(np.float64)
             top = row.max()
             losses.append(float(np.log(np.exp(row - top).sum()) + top - row[window[position + 1]]))
         return losses

@@ -70,6 +70,8 @@ def serve(
     audit.append("server.start", "whis", detail={"address": shown, "keys": [one.id for one in keys]})
     server = uvicorn.Server(uvicorn_config(app, listen, config))
     print(f"whis serve: {shown}", file=sys.stderr, flush=True)
+    # uvicorn raises the signal again once it has drained; to end on request is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         asyncio.run(_run(server, sock, service, config_path))
     finally:
