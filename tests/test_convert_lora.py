@@ -49,13 +49,15 @@ def reference_logits(model: Any, wanted: list[list[int]]) -> Any:
         return np.array([model(torch.tensor([one])).logits[0, -1].numpy() for one in wanted])
 
 
-def assert_same_logits(adapted: Any, base: Path, saved: Path, out: Path) -> None:
+def assert_same_logits(
+    adapted: Any, base: Path, saved: Path, out: Path, limit: float = MAX_DIFFERENCE
+) -> None:
     lora.convert(saved, base, out, "f32")
     wanted = prompts(1)
     ours, theirs = libllama_logits(base, out, wanted), reference_logits(adapted, wanted)
     without = libllama_logits(base, None, wanted)
     assert np.abs(without - theirs).max() > 0.2, "the adapter changes nothing, so this shows nothing"
-    assert np.abs(ours - theirs).max() <= MAX_DIFFERENCE
+    assert np.abs(ours - theirs).max() <= limit
     # Random logits are often closer to each other than f16 activations can tell; those are ties.
     best, second = np.sort(theirs, axis=1)[:, [-1, -2]].T
     clear = best - second > 2 * MAX_DIFFERENCE
@@ -80,7 +82,8 @@ def test_an_adapter_computes_in_libllama_what_it_computes_in_peft(kind: str, tmp
 )
 def test_scales_that_libllama_does_not_know_are_folded(settings: dict[str, Any], tmp_path: Path) -> None:
     adapted, base, saved = trained("llama", tmp_path, **settings)
-    assert_same_logits(adapted, base, saved, tmp_path / "adapter.gguf")
+    # These scales make the adapter several times as strong, and f16 activations round in proportion.
+    assert_same_logits(adapted, base, saved, tmp_path / "adapter.gguf", 2 * MAX_DIFFERENCE)
 
 
 def test_without_the_permutation_the_logits_would_differ(

@@ -336,7 +336,8 @@ def test_the_command_line_changes_and_shows_the_rollout(
         (box / place).parent.mkdir(parents=True, exist_ok=True)
         (box / place).write_bytes(place.encode())
     (box / "configs").mkdir()
-    shutil.copy(repository_root() / "configs" / "box.yaml", box / "configs")
+    for name in ("box.yaml", "policy.yaml"):
+        shutil.copy(repository_root() / "configs" / name, box / "configs")
     files = describe_folder(box)
     write_manifest(
         box, Manifest(format_version=FORMAT_VERSION, name="t", version="1", source_commit="c", files=files)
