@@ -44,8 +44,10 @@ class Ranking:
     scored: list[ScoredChunk]
     found: Found
     kind: fusion.Kind
-    features: dict[int, dict[str, float]]
-    """By chunk row id: each feature times its weight."""
+    rowids: list[int]
+    """The candidates in the order of `weighted`."""
+    weighted: fusion.Values
+    """(len(rowids), len(fusion.FEATURES)): each feature times its weight."""
     record_of: dict[int, str]
     """By chunk row id."""
 
@@ -146,11 +148,7 @@ class Retriever:
                 places[rowid][name] = rank
         order = np.argsort(-shares, kind="stable").tolist()
         scored = [ScoredChunk(rowids[at], float(shares[at]), places[rowids[at]]) for at in order]
-        parts = {
-            rowids[at]: dict(zip(fusion.FEATURES, (values[at] * weights).tolist(), strict=True))
-            for at in order
-        }
-        return Ranking(scored, found, kind, parts, record_of)
+        return Ranking(scored, found, kind, rowids, values * weights, record_of)
 
     def features(self, query: Query, found: Found, rowids: list[int]) -> fusion.Values:
         """(len(rowids), len(fusion.FEATURES)) of the candidates."""
@@ -237,12 +235,12 @@ class Retriever:
             "fusion_ms": round(ranked_ms - sum(ranking.found.times_ms.values()), 2),
             "candidates": len(ranking.scored),
             "hits": [
-                self._explained(rank, scored, ranking.features[scored.rowid])
+                self._explained(rank, scored, ranking.weighted[ranking.rowids.index(scored.rowid)])
                 for rank, scored in enumerate(best, start=1)
             ],
         }
 
-    def _explained(self, rank: int, scored: ScoredChunk, adds: dict[str, float]) -> dict[str, object]:
+    def _explained(self, rank: int, scored: ScoredChunk, weighted: fusion.Values) -> dict[str, object]:
         hit = self.hit(scored)
         return {
             "rank": rank,
@@ -250,7 +248,11 @@ class Retriever:
             "heading_path": [hit.title, *hit.chunk.heading_path],
             "score": round(hit.score, 4),
             "places": hit.found_by,
-            "adds": {name: round(value, 3) for name, value in adds.items() if value},
+            "adds": {
+                name: round(value, 3)
+                for name, value in zip(fusion.FEATURES, weighted.tolist(), strict=True)
+                if value
+            },
             "text": hit.chunk.text,
         }
 
