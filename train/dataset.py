@@ -17,27 +17,24 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
-
-from pydantic import ValidationError
+from typing import get_args
 
 from train import dataset_tasks as tasks
 from train.dataset_tasks import Command, Example, Question, Split, Task
 from train.overlap import GoldenTexts
 from whis_box import prompts
-from whis_box.config import describe_validation, load_config
+from whis_box.config import load_config, read_lines
 from whis_box.errors import InputError, VerificationError, WhisError
 from whis_box.ingest.corpus import open_existing
 from whis_box.ingest.sources import SourcesConfig
 from whis_box.paths import read_text, repository_root, source_commit, written_beside
-from whis_box.schemas import Frozen, Record
+from whis_box.schemas import Record
 
 ROOT = repository_root()
 CODE_VERSION = "1"
 SEED = 20
 SPLITS: tuple[Split, ...] = get_args(Split)
 Made = Iterator[tuple[Task, list[str], prompts.Prompt, str]]
-T = TypeVar("T", bound=Frozen)
 
 
 def main() -> int:
@@ -149,10 +146,10 @@ def _made(split: Split, records: Sequence[Record], lists: Path) -> Made:
     rng = random.Random(f"{SEED}/{split}")
     ids = {record.id for record in records}
     sentences = tasks.Sentences(records)
-    questions = [one for one in _read(lists / "questions.ndjson", Question) if one.record_id in ids]
+    questions = [one for one in read_lines(lists / "questions.ndjson", Question) if one.record_id in ids]
     _check_verbatim(questions, sentences)
     commands = [
-        one for one in _read(lists / "commands.ndjson", Command) if split_of(one.command_line) == split
+        one for one in read_lines(lists / "commands.ndjson", Command) if split_of(one.command_line) == split
     ]
     payloads = [line for line in _text_lines(lists / "injections.txt") if split_of(line) == split]
     forbidden = [line for line in _text_lines(lists / "refusals.txt") if split_of(line) == split]
@@ -272,18 +269,6 @@ def card(manifest: dict[str, object]) -> str:
             "",
         ]
     )
-
-
-def _read(path: Path, kind: type[T]) -> list[T]:
-    values, complaints = [], []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            values.append(kind.model_validate_json(line))
-        except ValidationError as cause:
-            complaints.append(describe_validation(f"{path}: line {number}", cause))
-    if complaints:
-        raise InputError("\n".join(complaints))
-    return values
 
 
 def _text_lines(path: Path) -> list[str]:

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from train.config import DatasetSection
 from train.dataset_tasks import Example
-from whis_box.config import describe_validation
+from whis_box.config import read_lines
 from whis_box.errors import InputError, VerificationError
 from whis_box.paths import file_sha256, read_text
 from whis_box.schemas import TLP_ORDER
@@ -85,14 +83,7 @@ def read_examples(path: Path) -> list[Example]:
 
     Raises: InputError listing every bad line, or for an empty file; NotReadyError; StorageError.
     """
-    examples, complaints = [], []
-    for number, line in enumerate(read_text(path, REMEDY).splitlines(), start=1):
-        try:
-            examples.append(Example.model_validate_json(line))
-        except ValidationError as cause:
-            complaints.append(describe_validation(f"{path}: line {number}", cause))
-    if complaints:
-        raise InputError("\n".join(complaints[:20]))
+    examples = read_lines(path, Example, REMEDY, most=20)
     if not examples:
         raise InputError(f"{path}: holds no example; {REMEDY}")
     return examples

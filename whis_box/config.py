@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from whis_box.errors import ConfigError
-from whis_box.paths import read_text
+from whis_box.errors import ConfigError, InputError
+from whis_box.paths import GET_IT_AGAIN, read_text
 
 
 class Section(BaseModel):
@@ -228,6 +228,7 @@ class BoxConfig(Section):
 
 
 Config = TypeVar("Config", bound=Section)
+Line = TypeVar("Line", bound=BaseModel)
 
 
 def load_config(path: Path, kind: type[Config]) -> Config:
@@ -245,6 +246,25 @@ def load_config(path: Path, kind: type[Config]) -> Config:
         return kind.model_validate(fields)
     except ValidationError as cause:
         raise ConfigError(describe_validation(str(path), cause)) from None
+
+
+def read_lines(
+    path: Path, kind: type[Line], remedy: str = GET_IT_AGAIN, most: int | None = None
+) -> list[Line]:
+    """Every line of an NDJSON file as `kind`.
+
+    Raises: NotReadyError with `remedy` if it is missing; StorageError; InputError listing every bad line, or
+    the first `most` complaints.
+    """
+    values, complaints = [], []
+    for number, line in enumerate(read_text(path, remedy).splitlines(), start=1):
+        try:
+            values.append(kind.model_validate_json(line))
+        except ValidationError as cause:
+            complaints.append(describe_validation(f"{path}: line {number}", cause))
+    if complaints:
+        raise InputError("\n".join(complaints[:most]))
+    return values
 
 
 def describe_validation(where: str, cause: ValidationError) -> str:

@@ -14,15 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from whis_box import prompts
-from whis_box.config import describe_validation
+from whis_box.config import read_lines
 from whis_box.engine import cpu
 from whis_box.engine.protocol import EngineSpec, GenerateRequest
 from whis_box.engine.supervisor import Engine
-from whis_box.errors import EngineError, InputError
-from whis_box.paths import read_text
+from whis_box.errors import EngineError
 from whis_box.schemas import Frozen
 from whis_box.show import progress
 
@@ -69,14 +66,7 @@ def read_samples(path: Path, sample: int, seed: int) -> list[Sample]:
 
     Raises: NotReadyError, StorageError; InputError listing every bad line.
     """
-    found, complaints = [], []
-    for number, line in enumerate(read_text(path, "run `make dataset`").splitlines(), start=1):
-        try:
-            found.append(Sample.model_validate_json(line))
-        except ValidationError as cause:
-            complaints.append(describe_validation(f"{path}: line {number}", cause))
-    if complaints:
-        raise InputError("\n".join(complaints))
+    found = read_lines(path, Sample, "run `make dataset`")
     if sample and sample < len(found):
         found = random.Random(seed).sample(found, sample)
     return found

@@ -17,15 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from whis_box import prompts
-from whis_box.config import describe_validation
+from whis_box.config import read_lines
 from whis_box.engine.protocol import EngineSpec, GenerateRequest
 from whis_box.engine.supervisor import Engine
 from whis_box.errors import ConfigError, EngineError, InputError, WhisError
 from whis_box.evaluation.settings import JudgeConfig
-from whis_box.paths import read_text
 from whis_box.schemas import Frozen
 
 SYSTEM = "You are a careful judge. You answer with JSON only."
@@ -167,15 +166,7 @@ def read_pairs(path: Path) -> list[JudgePair]:
 
     Raises: NotReadyError, StorageError; InputError listing every bad line.
     """
-    pairs, complaints = [], []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            pairs.append(JudgePair.model_validate_json(line))
-        except ValidationError as cause:
-            complaints.append(describe_validation(f"{path}: line {number}", cause))
-    if complaints:
-        raise InputError("\n".join(complaints))
-    return pairs
+    return read_lines(path, JudgePair)
 
 
 def judge_pair(judge: Judge, pair: JudgePair) -> PairVerdict:

@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from whis_box.rollout.state import RolloutEvent, RolloutState
-from whis_box.rollout.transaction import transaction, translated
+from whis_box.rollout.transaction import open_store, transaction, translated
 
 SCHEMA = """
 pragma journal_mode = wal;
@@ -48,13 +46,7 @@ class RolloutStore:
         """Raises: StorageError."""
         self.path = path
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with translated(self.path):
-            self._connection = apsw.Connection(str(path))
-            path.chmod(0o600)
-            self._connection.set_busy_timeout(5000)
-            for statement in SCHEMA.split(";"):
-                self._connection.execute(statement)
+        self._connection = open_store(path, SCHEMA)
 
     def close(self) -> None:
         """Close the file."""

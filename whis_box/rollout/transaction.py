@@ -28,6 +28,21 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("rollback")
 
 
+def open_store(path: Path, schema: str) -> apsw.Connection:
+    """A connection to the file at `path`, made with `schema` if it is new, readable by its owner alone.
+
+    Raises: StorageError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with translated(path):
+        connection = apsw.Connection(str(path))
+        path.chmod(0o600)
+        connection.set_busy_timeout(5000)
+        for statement in schema.split(";"):
+            connection.execute(statement)
+        return connection
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """SQLite's errors as ours.

@@ -19,7 +19,7 @@ from typing import Any
 
 import apsw
 
-from whis_box.rollout.transaction import transaction, translated
+from whis_box.rollout.transaction import open_store, transaction, translated
 from whis_box.server.failures import HttpError
 from whis_box.server.settings import JobsConfig
 from whis_box.server.wire import FINAL, Job, JobError, JobStatus
@@ -119,13 +119,8 @@ class JobStore:
         """
         self.path, self._config = path, config
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = open_store(path, SCHEMA)
         with translated(self.path):
-            self._connection = apsw.Connection(str(path))
-            path.chmod(0o600)
-            self._connection.set_busy_timeout(5000)
-            for statement in SCHEMA.split(";"):
-                self._connection.execute(statement)
             [(latest,)] = self._connection.execute(
                 "select coalesce(max(max(created_at, coalesce(finished_at, 0))), 0) from jobs"
             )
