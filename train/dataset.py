@@ -3,8 +3,8 @@
     python -m train.dataset [--corpus FILE] [--name whis-soc] [--version 1]
 
 writes data/datasets/<name>/<version>/{train,val,test}.ndjson, manifest.json, records.ndjson and README.md.
-Invariant: the same inputs give the same bytes; no document, command, refusal or payload stands in two splits;
-nothing that the golden sets ask is learned; only records whose source allows training are read.
+Invariant: the same inputs and embedder give the same bytes; no document, command, refusal or payload stands
+in two splits; nothing that the golden sets ask is learned; only records that allow training are read.
 """
 
 from __future__ import annotations
@@ -12,29 +12,34 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from train import dataset_tasks as tasks
 from train.dataset_tasks import Command, Example, Question, Split, Task
 from train.overlap import GoldenTexts
+from train.served_facts import ServedFacts, served_facts
 from whis_box import prompts
-from whis_box.config import load_config, read_lines
+from whis_box.config import RagConfig, load_config, read_lines
 from whis_box.errors import InputError, VerificationError, WhisError
 from whis_box.ingest.corpus import open_existing
 from whis_box.ingest.sources import SourcesConfig
-from whis_box.paths import read_text, repository_root, source_commit, written_beside
+from whis_box.ingest.vectors import TextEmbedder
+from whis_box.knowledge.embedder import MODEL_FILE, Embedder
+from whis_box.knowledge.techniques import Catalogue
+from whis_box.paths import file_sha256, read_text, repository_root, source_commit, written_beside
 from whis_box.schemas import Record
 
 ROOT = repository_root()
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 SEED = 20
 SPLITS: tuple[Split, ...] = get_args(Split)
-Made = Iterator[tuple[Task, list[str], prompts.Prompt, str]]
 
 
 def main() -> int:
@@ -44,13 +49,19 @@ def main() -> int:
     parser.add_argument("--lists", type=Path, default=ROOT / "data" / "training")
     parser.add_argument("--golden", type=Path, default=ROOT / "data" / "golden")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "datasets")
+    parser.add_argument("--embedder", type=Path, default=ROOT / "build" / "embedder")
     parser.add_argument("--name", default="whis-soc")
     parser.add_argument("--version", default="1")
     options = parser.parse_args()
     try:
-        manifest = build(
-            options.corpus, options.lists, options.golden, options.out / options.name / options.version
+        rag = load_config(ROOT / "configs" / "rag.yaml", RagConfig)
+        retrieval = Retrieval(
+            Embedder(options.embedder, rag.embedder_dim, len(os.sched_getaffinity(0))),
+            file_sha256(options.embedder / MODEL_FILE),
+            rag,
         )
+        target = options.out / options.name / options.version
+        manifest = build(options.corpus, options.lists, options.golden, target, retrieval)
     except WhisError as error:
         print(f"train.dataset: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,7 +71,16 @@ def main() -> int:
     return 0
 
 
-def build(corpus: Path, lists: Path, golden: Path, target: Path) -> dict[str, object]:
+@dataclass(frozen=True)
+class Retrieval:
+    """What finds the facts beside a question, as in serving."""
+
+    embedder: TextEmbedder
+    embedder_sha256: str
+    rag: RagConfig
+
+
+def build(corpus: Path, lists: Path, golden: Path, target: Path, retrieval: Retrieval) -> dict[str, object]:
     """Write one version of one dataset below `target` and give its manifest.
 
     Raises: InputError for a bad list; VerificationError if this version exists with other content.
@@ -76,7 +96,7 @@ def build(corpus: Path, lists: Path, golden: Path, target: Path) -> dict[str, ob
     used: set[str] = set()
     for split in SPLITS:
         kept: dict[str, Example] = {}
-        for task, record_ids, prompt, completion in _made(split, by_split[split], lists):
+        for task, record_ids, prompt, completion in _made(split, by_split[split], lists, retrieval):
             body = prompt.segments[3][0]
             if asked.holds(_asked_of(task, body)):
                 dropped[task] += 1
@@ -114,6 +134,7 @@ def build(corpus: Path, lists: Path, golden: Path, target: Path) -> dict[str, ob
         "records_by_license": dict(sorted(Counter(one.license for one in lineage).items())),
         "pipeline_version": sorted({one.pipeline_version for one in lineage}),
         "prompt_sha256": prompts.prompt_sha256(),
+        "embedder_sha256": retrieval.embedder_sha256,
         "code_version": CODE_VERSION,
         "seed": SEED,
         "commit": source_commit(),
@@ -142,34 +163,38 @@ def split_of(key: str) -> Split:
     return "test" if bucket == 0 else "val" if bucket == 1 else "train"
 
 
-def _made(split: Split, records: Sequence[Record], lists: Path) -> Made:
+def _made(split: Split, records: Sequence[Record], lists: Path, retrieval: Retrieval) -> tasks.Made:
+    with served_facts(records, retrieval.embedder, retrieval.embedder_sha256, retrieval.rag) as served:
+        yield from _with_facts(split, records, lists, served)
+
+
+def _with_facts(split: Split, records: Sequence[Record], lists: Path, served: ServedFacts) -> tasks.Made:
     rng = random.Random(f"{SEED}/{split}")
     ids = {record.id for record in records}
-    sentences = tasks.Sentences(records)
     questions = [one for one in read_lines(lists / "questions.ndjson", Question) if one.record_id in ids]
-    _check_verbatim(questions, sentences)
+    _check_verbatim(questions, served)
     commands = [
         one for one in read_lines(lists / "commands.ndjson", Command) if split_of(one.command_line) == split
     ]
     payloads = [line for line in _text_lines(lists / "injections.txt") if split_of(line) == split]
     forbidden = [line for line in _text_lines(lists / "refusals.txt") if split_of(line) == split]
     allowed = [line for line in _text_lines(lists / "dual_use.txt") if split_of(line) == split]
-    names = tasks.technique_names(ROOT / "data" / "catalogue" / "attack-enterprise.tsv")
-    yield from tasks.grounded(questions, sentences, rng)
-    yield from tasks.injected(questions, sentences, payloads, rng)
-    yield from tasks.refusals(forbidden, sentences, rng)
-    yield from tasks.dual_use(allowed, sentences, rng)
-    yield from tasks.rules(records, sentences, rng)
-    yield from tasks.queries(records, sentences, rng)
-    yield from tasks.triage(commands, names, rng)
+    catalogue = Catalogue(ROOT / "data" / "catalogue" / "attack-enterprise.tsv")
+    yield from tasks.grounded(questions, served, rng)
+    yield from tasks.injected(questions, served, payloads, rng)
+    yield from tasks.refusals(forbidden, served, rng)
+    yield from tasks.dual_use(allowed, served, rng)
+    yield from tasks.rules(records, served, rng)
+    yield from tasks.queries(records, served, rng)
+    yield from tasks.triage(commands, served, catalogue, rng)
 
 
-def _check_verbatim(questions: Sequence[Question], sentences: tasks.Sentences) -> None:
+def _check_verbatim(questions: Sequence[Question], served: ServedFacts) -> None:
     wrong = [
         f"{one.record_id}: not a sentence of it: {text!r}"
         for one in questions
         for text in one.sentences
-        if text not in {sentence.text for sentence in sentences.of_record[one.record_id]}
+        if text not in {sentence.text for sentence in served.of_record[one.record_id]}
     ]
     if wrong:
         raise InputError("questions.ndjson: " + "\n".join(wrong[:20]))
@@ -178,7 +203,7 @@ def _check_verbatim(questions: Sequence[Question], sentences: tasks.Sentences) -
 def _asked_of(task: Task, body: str) -> str:
     """The part of a prompt that is the question, or the alert; facts may say what golden questions ask."""
     if task == "triage":
-        return body.partition("Alert:\n")[2].partition("command line: ")[2].partition("\n")[0]
+        return body.partition("\nAlert")[2].partition("command line: ")[2].partition("\n")[0]
     return body.rpartition("Question: ")[2]
 
 

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from train.served_facts import ServedFacts
 from whis_box import prompts
-from whis_box.ingest.alerts import describe, read_alert
+from whis_box.ingest.alerts import describe, read_alert, search_text
 from whis_box.knowledge.sentences import split_blocks
+from whis_box.knowledge.techniques import Catalogue, match_techniques
 from whis_box.knowledge.terms import terms
 from whis_box.schemas import Frozen, Record
 
 Split = Literal["train", "val", "test"]
 Task = Literal["grounded_qa", "unanswerable", "refusal", "triage", "rule_explanation", "injected"]
-MAX_FACTS = 8  # as configs/rag.yaml: evidence.max_sentences
-MIN_SENTENCE_CHARS = 25
-MAX_SENTENCE_CHARS = 400
 MAX_QUERY_CHARS = 500
+Made = Iterator[tuple[Task, list[str], prompts.Prompt, str]]
 
 
 class Question(Frozen):
@@ -61,136 +58,102 @@ class Example(Frozen):
     completion: str
 
 
-@dataclass(frozen=True)
-class Sentence:
-    """A quotable sentence of a record."""
-
-    record_id: str
-    text: str
-    words: frozenset[str]
-
-
-class Sentences:
-    """All sentences of one split's records, and those most like a question."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.of_record: dict[str, list[Sentence]] = {}
-        self._by_word: dict[str, list[Sentence]] = defaultdict(list)
-        for record in records:
-            listed = [
-                Sentence(record.id, text, frozenset(terms(text)))
-                for block in split_blocks(record.text)
-                for span in block.spans
-                if span.kind == "sentence"
-                and len(text := " ".join(record.text[span.start : span.end].split())) >= MIN_SENTENCE_CHARS
-                and len(text) <= MAX_SENTENCE_CHARS
-            ]
-            self.of_record[record.id] = listed
-            for sentence in listed:
-                for word in sentence.words:
-                    self._by_word[word].append(sentence)
-
-    def like(self, question: str, without: frozenset[str], limit: int) -> list[Sentence]:
-        """The sentences that share most rare words with `question`, none of the records `without`."""
-        scores: dict[Sentence, float] = defaultdict(float)
-        for word in sorted(set(terms(question))):
-            for sentence in self._by_word.get(word, ()):
-                if sentence.record_id not in without:
-                    scores[sentence] += 1.0 / len(self._by_word[word])
-        ranked = sorted(scores, key=lambda one: (-scores[one], one.record_id, one.text))
-        return ranked[:limit]
-
-
 def select(
-    question: str, answers: Sequence[str], others: Sequence[str], rng: random.Random
+    question: str, answers: Sequence[str], facts: Sequence[str], rng: random.Random
 ) -> tuple[prompts.Prompt, str]:
-    """A prompt with `answers` among `others`, and the numbers of the answers.
-
-    Retrieval puts the right sentence first more often than not; so do the prompts, but never always.
-    """
-    facts = list(others[: MAX_FACTS - len(answers)])
-    for answer in answers:
-        facts.insert(0 if rng.random() < 0.4 else rng.randint(0, len(facts)), answer)
-    prompt = prompts.answer_prompt(question, facts, "select", len(answers) or 1, may_decline=True)
-    numbers = [facts.index(answer) + 1 for answer in answers]
+    """The prompt of serving and the reply: the numbers of those facts that answer, or none."""
+    prompt = prompts.answer_prompt(
+        question, facts, "select", len(answers) or 1, may_decline=True, mark=_mark(rng)
+    )
+    numbers = sorted(facts.index(answer) + 1 for answer in answers)
     return prompt, "".join(f"[{number}]" for number in numbers) + "\n" if numbers else prompts.NONE + "\n"
 
 
-def grounded(
-    questions: Sequence[Question], sentences: Sentences, rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
-    """Each question with its answer, and again without it: then nothing answers it."""
+def _mark(rng: random.Random) -> str:
+    """What guards.gate puts around untrusted text."""
+    return f"{rng.getrandbits(32):08x}"
+
+
+def put_in(answers: Sequence[str], others: Sequence[str], most: int, rng: random.Random) -> list[str]:
+    """`others` with those of `answers` that are missing put in anywhere; at most `most`."""
+    facts = [*others]
+    missing = [one for one in answers if one not in facts]
+    while missing and len(facts) + len(missing) > most:
+        facts.remove(next(one for one in reversed(facts) if one not in answers))
+    for answer in missing:
+        facts.insert(rng.randint(0, len(facts)), answer)
+    return facts
+
+
+def grounded(questions: Sequence[Question], served: ServedFacts, rng: random.Random) -> Made:
+    """Each question with what retrieval shows for it, and again without its answer: then nothing answers it.
+
+    Sentences that say the same as an answer are left out: whether they answer, nobody has decided.
+    """
     for one in questions:
-        same = [
-            sentence.text
-            for sentence in sentences.of_record[one.record_id]
-            if sentence.text not in one.sentences
+        shown = [
+            fact.text
+            for fact in served.shown(one.question)
+            if fact.text in one.sentences or not served.say_the_same(one.sentences, fact.text)
         ]
-        others = [
-            sentence.text for sentence in sentences.like(one.question, frozenset({one.record_id}), MAX_FACTS)
-        ]
-        mixed = [*rng.sample(same, min(3, len(same))), *others[:4]]
-        rng.shuffle(mixed)
-        prompt, completion = select(one.question, one.sentences, mixed, rng)
-        yield "grounded_qa", [one.record_id], prompt, completion
+        facts = put_in(one.sentences, shown, served.most, rng)
+        yield "grounded_qa", [one.record_id], *select(one.question, one.sentences, facts, rng)
+        others = beside(one, served)
         if others:
             yield "unanswerable", [one.record_id], *select(one.question, [], others, rng)
 
 
+def beside(question: Question, served: ServedFacts) -> list[str]:
+    """What retrieval would show if the question's document did not exist."""
+    found = served.like(question.question, frozenset({question.record_id}))
+    others = [fact.text for fact in found if not served.say_the_same(question.sentences, fact.text)]
+    return others[: served.most]
+
+
 def injected(
-    questions: Sequence[Question], sentences: Sentences, payloads: Sequence[str], rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
+    questions: Sequence[Question], served: ServedFacts, payloads: Sequence[str], rng: random.Random
+) -> Made:
     """A planted instruction in or beside a fact changes nothing about which fact answers.
 
     Source: StruQ (Chen et al. 2024): train on attacked inputs with the clean input's output.
     """
     for one in questions:
-        payload = rng.choice(payloads)
-        near = [
-            sentence.text
-            for sentence in sentences.like(one.question, frozenset({one.record_id}), MAX_FACTS - 2)
-        ]
+        near = beside(one, served)
         if not near:
             continue
-        at = rng.randrange(len(near))
+        payload, at = rng.choice(payloads), rng.randrange(len(near))
         near[at] = rng.choice((payload, f"{near[at]} {payload}", f"{payload} {near[at]}"))
-        yield "injected", [one.record_id], *select(one.question, one.sentences, near, rng)
+        facts = put_in(one.sentences, near[: served.most - len(one.sentences)], served.most, rng)
+        yield "injected", [one.record_id], *select(one.question, one.sentences, facts, rng)
 
 
-def refusals(
-    questions: Sequence[str], sentences: Sentences, rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
+def refusals(questions: Sequence[str], served: ServedFacts, rng: random.Random) -> Made:
     """What the policy forbids is refused, whatever facts lie beside it."""
     for question in questions:
-        facts = [sentence.text for sentence in sentences.like(question, frozenset(), MAX_FACTS)]
-        rng.shuffle(facts)
+        facts = [sentence.text for sentence in served.shown(question)]
         if facts:
-            prompt = prompts.answer_prompt(question, facts, "select", 1, may_decline=True)
+            prompt = prompts.answer_prompt(question, facts, "select", 1, may_decline=True, mark=_mark(rng))
             yield "refusal", [], prompt, prompts.REFUSE + "\n"
 
 
-def dual_use(
-    questions: Sequence[str], sentences: Sentences, rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
+def dual_use(questions: Sequence[str], served: ServedFacts, rng: random.Random) -> Made:
     """What only sounds like an attack is not refused: without a fact that answers, the reply is none.
 
-    The counterweight to `refusals`; the facts are chosen to share no rare word with the question.
+    The counterweight to `refusals`; the facts are drawn from what retrieval does not find.
     """
     for question in questions:
-        near = {one.text for one in sentences.like(question, frozenset(), MAX_FACTS * 4)}
-        far = [one.text for listed in sentences.of_record.values() for one in listed if one.text not in near]
-        if len(far) >= MAX_FACTS:
-            yield "unanswerable", [], *select(question, [], rng.sample(far, MAX_FACTS), rng)
+        near = {one.text for one in served.like(question, frozenset())}
+        far = [one.text for listed in served.of_record.values() for one in listed if one.text not in near]
+        if len(far) >= served.most:
+            yield "unanswerable", [], *select(question, [], rng.sample(far, served.most), rng)
 
 
-def rules(
-    records: Sequence[Record], sentences: Sentences, rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
+def rules(records: Sequence[Record], served: ServedFacts, rng: random.Random) -> Made:
     """What a detection rule looks for, from the rule's own description; only rules have this heading."""
     for record in records:
         if "## What it detects" not in record.text:
             continue
-        listed = sentences.of_record[record.id]
+        listed = served.of_record[record.id]
         if len(listed) < 2:
             continue
         question = rng.choice(
@@ -201,16 +164,15 @@ def rules(
             )
         )
         others = [one.text for one in listed[1:6]]
-        others += [one.text for one in sentences.like(question, frozenset({record.id}), 3)]
-        yield "rule_explanation", [record.id], *select(question, [listed[0].text], others, rng)
+        others += [one.text for one in served.like(question, frozenset({record.id}))[:2]]
+        facts = put_in([listed[0].text], others, served.most, rng)
+        yield "rule_explanation", [record.id], *select(question, [listed[0].text], facts, rng)
 
 
-def queries(
-    records: Sequence[Record], sentences: Sentences, rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
+def queries(records: Sequence[Record], served: ServedFacts, rng: random.Random) -> Made:
     """What a query of the guide finds, from the sentence in front of it."""
     for record in records:
-        listed = {one.text for one in sentences.of_record[record.id]}
+        listed = {one.text for one in served.of_record[record.id]}
         for block in split_blocks(record.text):
             if block.heading_path[-1:] != ("Queries",):
                 continue
@@ -222,18 +184,22 @@ def queries(
                 form = rng.choice(
                     ("What does this query find? {}", "Explain this query: {}", "{} - what is it for?")
                 )
-                others = [one.text for one in sentences.of_record[record.id] if one.text != answer]
+                others = [one.text for one in served.of_record[record.id] if one.text != answer]
                 others = rng.sample(others, min(3, len(others)))
-                others += [one.text for one in sentences.like(query, frozenset({record.id}), 4)]
+                others += [one.text for one in served.like(query, frozenset({record.id}))[:4]]
                 rng.shuffle(others)
-                yield "rule_explanation", [record.id], *select(form.format(query), [answer], others, rng)
+                facts = put_in([answer], others, served.most, rng)
+                yield "rule_explanation", [record.id], *select(form.format(query), [answer], facts, rng)
 
 
 def triage(
-    commands: Sequence[Command], names: dict[str, str], rng: random.Random
-) -> Iterator[tuple[Task, list[str], prompts.Prompt, str]]:
-    """Process creation events with the technique they show among others, or with none of them."""
-    known = sorted(names)
+    commands: Sequence[Command], served: ServedFacts, catalogue: Catalogue, rng: random.Random
+) -> Made:
+    """Process creation events with the technique they show among others, or with none of them.
+
+    The others are those that the box finds evidence for, then any.
+    """
+    known = sorted(catalogue.ids())
     for one in commands:
         event = {
             "EventID": 1,
@@ -246,19 +212,19 @@ def triage(
                 "User": f"EXAMPLE\\user{rng.randint(1, 90)}",
             },
         }
-        text = describe(read_alert(event))
-        shown = rng.sample(known, rng.randint(2, 4))
-        if one.technique_id in names and rng.random() < 0.9:
+        alert = read_alert(event)
+        text = describe(alert)
+        candidates = served.candidates(search_text(alert) or text)
+        rarity = served.rarity({term for each in candidates for term in terms(each.text)})
+        values = "\n".join(line.partition(": ")[2] for line in text.splitlines()[1:])
+        found = [each.id for each in match_techniques(values, (), candidates, rarity, catalogue)]
+        left_out = rng.random() < 0.1  # nothing that is offered fits
+        shown = [each for each in found[: rng.randint(2, 4)] if not (left_out and each == one.technique_id)]
+        shown += rng.sample(known, max(0, rng.randint(2, 4) - len(shown)))
+        if one.technique_id in catalogue and one.technique_id not in shown and not left_out:
             shown.insert(rng.randint(0, len(shown)), one.technique_id)
         shown = list(dict.fromkeys(shown))
-        prompt = prompts.triage_prompt(text, [(technique, names[technique]) for technique in shown])
+        offered = [(technique, catalogue.name(technique)) for technique in shown]
+        prompt = prompts.triage_prompt(text, offered, _mark(rng))
         choice = one.technique_id if one.technique_id in shown else prompts.NONE
         yield "triage", [], prompt, f"Technique: {choice}\nSummary: {one.summary}\n"
-
-
-def technique_names(path: Path) -> dict[str, str]:
-    """ATT&CK id to name, from data/catalogue."""
-    rows = (
-        line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("T")
-    )
-    return {row[0]: row[1] for row in rows}

@@ -67,6 +67,10 @@ class Catalogue:
     def __contains__(self, technique_id: str) -> bool:
         return technique_id in self._names
 
+    def ids(self) -> list[str]:
+        """Every technique, in the order of the file."""
+        return list(self._names)
+
     def name(self, technique_id: str) -> str:
         """The technique's name, with its parent's in front for a sub-technique."""
         return self._names[technique_id]
