@@ -23,7 +23,8 @@ from whis_box.ingest.intake import Intake
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.schemas import Record
 
-RETRIEVAL = dataset.Retrieval(HashingEmbedder(), FAKE_SHA256, RagConfig())
+EMBEDDER: Any = HashingEmbedder()
+RETRIEVAL = dataset.Retrieval(EMBEDDER, FAKE_SHA256, RagConfig())
 THINGS = ("router", "printer", "badge", "camera", "laptop", "server", "tablet", "scanner", "switch", "phone")
 N_DOCUMENTS = 40
 
@@ -157,7 +158,7 @@ def test_an_answer_that_is_not_a_sentence_of_its_document_is_refused(inputs: Pat
 
 def test_the_completion_names_the_answer_in_the_prompt_and_obeys_the_grammar(inputs: Path) -> None:
     records = records_of(inputs)
-    with served_facts(records, HashingEmbedder(), FAKE_SHA256, RagConfig()) as served:
+    with served_facts(records, EMBEDDER, FAKE_SHA256, RagConfig()) as served:
         [sentence] = [one.text for one in served.of_record["doc-5"] if one.text.startswith("Event 7005")]
         question = Question(record_id="doc-5", question="server of rack 5 forced open?", sentences=[sentence])
         made = [

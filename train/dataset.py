@@ -30,7 +30,6 @@ from whis_box.config import RagConfig, load_config, read_lines
 from whis_box.errors import InputError, VerificationError, WhisError
 from whis_box.ingest.corpus import open_existing
 from whis_box.ingest.sources import SourcesConfig
-from whis_box.ingest.vectors import TextEmbedder
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.techniques import Catalogue
 from whis_box.paths import file_sha256, read_text, repository_root, source_commit, written_beside
@@ -75,7 +74,7 @@ def main() -> int:
 class Retrieval:
     """What finds the facts beside a question, as in serving."""
 
-    embedder: TextEmbedder
+    embedder: Embedder
     embedder_sha256: str
     rag: RagConfig
 

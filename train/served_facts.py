@@ -14,7 +14,7 @@ from pathlib import Path
 
 from whis_box.config import RagConfig
 from whis_box.ingest.pipeline import build_index
-from whis_box.ingest.vectors import TextEmbedder
+from whis_box.knowledge.embedder import Embedder
 from whis_box.knowledge.evidence import EvidenceSelector, EvidenceSentence, coverage
 from whis_box.knowledge.retriever import Retriever
 from whis_box.knowledge.sentences import split_blocks
@@ -82,7 +82,7 @@ class ServedFacts:
 
 @contextmanager
 def served_facts(
-    records: Sequence[Record], embedder: TextEmbedder, embedder_sha256: str, rag: RagConfig
+    records: Sequence[Record], embedder: Embedder, embedder_sha256: str, rag: RagConfig
 ) -> Iterator[ServedFacts]:
     """Index `records` in a temporary folder and open what serves."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,8 +91,8 @@ def served_facts(
         deep = rag.retriever.model_copy(update={"top_k": DEEP_TOP_K})
         opened = [Retriever(path, embedder, embedder_sha256, one) for one in (rag.retriever, deep)]
         try:
-            selectors = [EvidenceSelector(one, rag.evidence, rag.abstain) for one in opened]
-            yield ServedFacts(records, *selectors, rag.evidence.max_sentences)
+            served, deeper = (EvidenceSelector(one, rag.evidence, rag.abstain) for one in opened)
+            yield ServedFacts(records, served, deeper, rag.evidence.max_sentences)
         finally:
             for one in opened:
                 one.close()
