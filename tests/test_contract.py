@@ -46,15 +46,21 @@ WITHIN_A_TIER = {
 }
 BUILD_HALF = ("convert", "train")
 ALLOWED = ("errors", "paths", "schemas", "config", "prompts", "engine")
-# What training must do exactly as serving does: cut word pieces and sentences, read a corpus and an alert.
+# What training must do exactly as serving does: cut word pieces and sentences, read a corpus and an alert,
+# retrieve the facts of a prompt and the techniques that are offered.
 SHARED_WITH_SERVING = (
     "guards.linear",
     "guards.views",
     "ingest.alerts",
     "ingest.corpus",
+    "ingest.pipeline",
     "ingest.sanitize.pieces",
     "ingest.sources",
+    "knowledge.embedder",
+    "knowledge.evidence",
+    "knowledge.retriever",
     "knowledge.sentences",
+    "knowledge.techniques",
     "knowledge.terms",
 )
 

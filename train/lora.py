@@ -5,7 +5,8 @@
 
 Writes <out>/<name>/<version>/: adapter/ (PEFT), curve.ndjson, lineage.json, config.yaml, checkpoints/.
 Started again after a kill, it goes on from the last checkpoint and ends with the same weights.
-Invariant: the loss of a step is the mean over all answer tokens of its rows, on whichever process they are.
+Invariant: the loss of a step is the mean over the samples of its rows, on whichever process they are, and a
+sample's loss the mean over its answer tokens: a summary of forty tokens must not outweigh ten decisions.
 """
 
 from __future__ import annotations
@@ -303,19 +304,20 @@ class Run:
         Raises: EngineError for a loss that is not finite.
         """
         self.model.train()
-        n_answers = sum(row.n_answer_tokens for row in rows)
+        n_samples = sum(len(row.lengths) for row in rows)
         total = torch.zeros((), dtype=torch.float64)
         for number, row in enumerate(rows):
             if number % self.processes.count != self.processes.rank:
                 continue
             torch.manual_seed(hash((self.config.optimizer.seed, self.state.step, number)) % 2**63)  # dropout
-            loss = answer_loss(
+            losses = answer_loss(
                 self.hidden(row), self.core.lm_head, row.targets.to(self.plan.device), self.plan.loss_chunk
-            ).sum()
-            (loss / n_answers).backward()  # type: ignore[no-untyped-call]
+            )
+            loss = (losses * row.weights.to(losses.device)).sum() / n_samples
+            loss.backward()  # type: ignore[no-untyped-call]
             self.master.accumulate()
             total += loss.detach().cpu()
-        mean = float(self.processes.sum(total)) / n_answers
+        mean = float(self.processes.sum(total))
         if not math.isfinite(mean):
             raise EngineError(
                 f"the loss of step {self.state.step} is {mean}; the last checkpoint in "
@@ -338,17 +340,16 @@ class Run:
     def validate(self, held_out: Sequence[Row]) -> None:
         """Loss and share of wholly right answers on held-out rows; keeps the best weights, may stop."""
         self.model.eval()
-        sums = torch.zeros(4, dtype=torch.float64)  # loss, answer tokens, right answers, answers
+        sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, answers
         for row in held_out[self.processes.rank :: self.processes.count]:
             hidden, targets = self.hidden(row), row.targets.to(self.plan.device)
             loss = answer_loss(hidden, self.core.lm_head, targets, self.plan.loss_chunk)
             wrong = (predictions(hidden, self.core.lm_head, self.plan.loss_chunk) != targets).cpu()
             n_wrong = len(set(row.sample_of[wrong].tolist()))
-            sums += torch.tensor(
-                [float(loss.sum()), len(targets), len(row.lengths) - n_wrong, len(row.lengths)]
-            )
-        loss_sum, n_tokens, right, n = self.processes.sum(sums).tolist()
-        look = {"val_loss": loss_sum / n_tokens, "val_exact": right / n}
+            weighted = float((loss.cpu() * row.weights).sum())
+            sums += torch.tensor([weighted, len(row.lengths) - n_wrong, len(row.lengths)])
+        loss_sum, right, n = self.processes.sum(sums).tolist()
+        look = {"val_loss": loss_sum / n, "val_exact": right / n}
         state = self.state
         state.curve[-1].update(look)
         self.say(

@@ -34,6 +34,11 @@ class Row:
     sample_of: Tensor  # (A,): which sample of the row each belongs to
 
     @property
+    def weights(self) -> Tensor:
+        """(A,): share of each token in the loss of its sample, so that a sample's sum to 1."""
+        return (1.0 / torch.bincount(self.sample_of).clamp(min=1))[self.sample_of]
+
+    @property
     def n_tokens(self) -> int:
         """Tokens of the row."""
         return int(self.input_ids.shape[1])

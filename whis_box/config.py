@@ -62,7 +62,7 @@ class RetrieverConfig(Section):
     """Depth of each list."""
     sentences: int = Field(200, ge=1, le=1000)
     """Sentences that are looked at; vec0's top-k costs O(k * n)."""
-    max_postings: int = Field(40_000, ge=100)
+    max_postings: int = Field(8_000, ge=100)
     """Chunks that a full-text list may look at; the commonest words of a question are left out above it."""
     rrf_k: float = Field(10.0, gt=0)
     """Flattens the ranks; Source: Cormack et al. 2009 use 60, short lists favour less."""

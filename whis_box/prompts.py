@@ -65,7 +65,9 @@ def answer_prompt(
     `mark` is a word that the facts cannot hold; they are put between two of it.
     """
     facts = "\n".join(f"[{n}] {' '.join(sentence.split())}" for n, sentence in enumerate(sentences, start=1))
-    body = f"{_between('Facts', facts, mark)}\n\nQuestion: {question}"
+    # Asked before and after: a small model reads the facts with the question in mind only if it comes first.
+    # Source: query-aware contextualization, Liu et al. 2023, "Lost in the Middle".
+    body = f"Question: {question}\n\n{_between('Facts', facts, mark)}\n\nQuestion: {question}"
     if style == "select":
         system = DECLINE_SYSTEM if may_decline else SELECT_SYSTEM
         return Prompt(chat(system, body), select_grammar(len(sentences), max_lines, may_decline))

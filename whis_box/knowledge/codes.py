@@ -3,7 +3,7 @@
 The sign bits of every vector, turned at random around the mean, are scanned whole; the few thousand nearest
 are scored by eight-bit copies; the caller scores the best of those exactly. Invariant: a file of codes names
 the vectors it was made from by digest, and other codes are refused. Opening reads header and rotation; bits
-are mapped, copies are read row by row.
+are mapped; copies are mapped while they are few.
 Source: random rotation before sign bits, Gong et al. 2013 (the RR baseline of ITQ); re-scoring, Yamada et al.
 2021 (BPR).
 """
@@ -28,11 +28,21 @@ EXACT_ROWS = 5_000
 """Up to so many vectors sqlite-vec scans the whole table in a few milliseconds, and no codes are made."""
 BLOCK = 16_384
 """Vectors per block of bits: one column of a block fits the second-level cache."""
-BITS_CANDIDATES = 6_000
+BITS_CANDIDATES = 8_000
 """Vectors that the scan of sign bits hands on; see docs/measurements.md for recall and cost."""
+READ_CANDIDATES = 2_000
+"""Of those, how many are scored by copies that must be read one by one."""
+WORDS_AT_ONCE = 3
+"""Words whose differing bits, at most 64 each, are summed in a byte."""
+SAMPLE, SAMPLED_FROM = 8, 16_384
+"""Every SAMPLE-th row tells where to cut, if at least so many are left."""
+MAPPED_COPIES = 128 * 2**20
+"""Eight-bit copies up to so many bytes are mapped; mapped pages count as memory, so larger ones are read."""
 HEADER_BYTES = 4096
 MAGIC = "whis-codes-1"
 SUFFIX = ".codes"
+# (8, 256): +1 where a byte's bit is set, the first dimension in the highest bit, as numpy.packbits puts it.
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).T.astype(np.float32) * 2 - 1
 _REMEDY = "run `whis index build` or copy the box again"
 
 Vectors = NDArray[np.float32]
@@ -111,10 +121,15 @@ class Codes:
             raise VerificationError(f"{place}: not the codes of this index, or cut off; {_REMEDY}")
         values = np.frombuffer(os.pread(handle, 4 * dim * (dim + 1), HEADER_BYTES), dtype=np.float32)
         self._turn = _Turn(values[:dim], values[dim:].reshape(dim, dim))
-        self._map = mmap.mmap(handle, self._rows_at, access=mmap.ACCESS_READ)
-        self._bits = np.frombuffer(self._map, dtype=np.uint64, offset=self._bits_at).reshape(
+        is_small = n * (dim + 4) <= MAPPED_COPIES
+        self._map = mmap.mmap(handle, size if is_small else self._rows_at, access=mmap.ACCESS_READ)
+        n_words = n_blocks * self._words * BLOCK
+        self._bits = np.frombuffer(self._map, np.uint64, n_words, self._bits_at).reshape(
             n_blocks, self._words, BLOCK
         )
+        self._copies: NDArray[np.uint8] | None = None
+        if is_small:
+            self._copies = np.frombuffer(self._map, np.uint8, offset=self._rows_at).reshape(n, dim + 4)
 
     def nearest(self, query: Vectors, k: int, allowed: NDArray[np.bool_] | None = None) -> list[int]:
         """About the `k` most similar row ids, which count from 1, to `query` (dim,), best first.
@@ -122,6 +137,8 @@ class Codes:
         `allowed` (n + 1,) says by row id which may be returned; None allows all.
         """
         rows = self._by_bits(query, max(BITS_CANDIDATES, k), allowed)
+        if self._copies is None:
+            rows = self._fewer(query, rows, max(READ_CANDIDATES, k))
         scores = self._by_copies(query, rows)
         order = np.lexsort((rows, -scores))[:k]
         return [int(row) + 1 for row in rows[order]]
@@ -141,31 +158,57 @@ class Codes:
 
     def close(self) -> None:
         """Unmap and close."""
-        del self._bits
+        del self._bits, self._copies
         self._map.close()
         self._close()
 
     def _by_bits(self, query: Vectors, k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Rows, from 0 and ascending, whose sign bits differ least; ties at the border all count."""
-        wanted = self._turn.bits(query[None])[0]
+        differing = self._differing(self._turn.bits(query[None])[0])
+        if allowed is not None:
+            differing[~allowed[1:]] = self.dim + 1
+        # A sample tells the border well enough where rows are many; the allowed ones may be few.
+        step = SAMPLE if allowed is None and self.n >= SAMPLE * SAMPLED_FROM else 1
+        histogram = np.bincount(differing[::step], minlength=self.dim + 2)
+        limit = int(np.searchsorted(np.cumsum(histogram) * step, min(k, self.n)))
+        return np.flatnonzero(differing <= min(limit, self.dim))
+
+    def _differing(self, wanted: NDArray[np.uint64]) -> NDArray[np.uint16]:
+        """How many sign bits of each row differ from `wanted` (words,), shape (n,)."""
         differing = np.empty(len(self._bits) * BLOCK, dtype=np.uint16)
-        mixed, counted = np.empty(BLOCK, dtype=np.uint64), np.empty(BLOCK, dtype=np.uint8)
+        mixed = np.empty((WORDS_AT_ONCE, BLOCK), dtype=np.uint64)
+        counted = np.empty((WORDS_AT_ONCE, BLOCK), dtype=np.uint8)
         for number, block in enumerate(self._bits):
             total = differing[number * BLOCK : (number + 1) * BLOCK]
             total[:] = 0
-            for word, column in zip(wanted, block, strict=True):
-                np.bitwise_xor(column, word, out=mixed)
-                np.bitwise_count(mixed, out=counted)
-                total += counted
-        differing = differing[: self.n]
-        if allowed is not None:
-            differing[~allowed[1:]] = self.dim + 1
-        histogram = np.bincount(differing, minlength=self.dim + 2)
-        limit = int(np.searchsorted(np.cumsum(histogram), min(k, self.n)))
-        return np.flatnonzero(differing <= min(limit, self.dim))
+            for at in range(0, self._words, WORDS_AT_ONCE):
+                words = block[at : at + WORDS_AT_ONCE]
+                some, bits = counted[: len(words)], mixed[: len(words)]
+                np.bitwise_xor(words, wanted[at : at + WORDS_AT_ONCE, None], out=bits)
+                np.bitwise_count(bits, out=some)
+                for other in some[1:]:  # eight bits hold the sum, and adding them is cheaper
+                    some[0] += other
+                total += some[0]
+        return differing[: self.n]
+
+    def _fewer(self, query: Vectors, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """Of `rows` the `k` whose signs agree best with the query, ascending; each copy would cost a read."""
+        if len(rows) <= k:
+            return rows
+        by_byte = (query @ self._turn.rotation).reshape(-1, 8) @ _SIGNS  # (dim / 8, 256)
+        signs = self._bits[rows // BLOCK, :, rows % BLOCK].view(np.uint8)  # (rows, dim / 8)
+        scores = by_byte.ravel()[signs + 256 * np.arange(len(by_byte))].sum(axis=1)
+        return np.sort(rows[np.argpartition(scores, -k)[-k:]])
 
     def _by_copies(self, query: Vectors, rows: NDArray[np.int64]) -> Vectors:
-        """Similarity by the eight-bit copies, (rows,); read, because mapped pages would count as memory."""
+        """Similarity by the eight-bit copies, (rows,)."""
+        table = self._read(rows) if self._copies is None else self._copies[rows]
+        scales = np.ascontiguousarray(table[:, self.dim :]).view(np.float32)[:, 0]
+        similarity: Vectors = (table[:, : self.dim].view(np.int8).astype(np.float32) @ query) * scales
+        return similarity
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies from the file, (rows, dim + 4)."""
         width, handle = self.dim + 4, self._handle
         buffer = bytearray(len(rows) * width)
         view = memoryview(buffer)
@@ -173,10 +216,7 @@ class Codes:
         for row in rows.tolist():
             os.preadv(handle, [view[at : at + width]], self._rows_at + row * width)
             at += width
-        table = np.frombuffer(buffer, dtype=np.uint8).reshape(len(rows), width)
-        scales = np.ascontiguousarray(table[:, self.dim :]).view(np.float32)[:, 0]
-        similarity: Vectors = (table[:, : self.dim].view(np.int8).astype(np.float32) @ query) * scales
-        return similarity
+        return np.frombuffer(buffer, dtype=np.uint8).reshape(len(rows), width)
 
 
 def eight_bit_copies(vectors: Vectors) -> NDArray[np.uint8]:

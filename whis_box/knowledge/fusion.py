@@ -47,25 +47,28 @@ def features(
     """(len(rowids), len(FEATURES)), in the order of FEATURES.
 
     Ranks count as 1 / (rrf_k + rank), 0 outside a list. `cosines` are of the chunks, `titles` the share of
-    each title's words that the question uses. A sentence that was not found counts as similar as the last
-    one that was.
+    each title's words that the question uses; what they leave out counts 0. A sentence that was not found
+    counts as similar as the last one that was. Without `record_of` the record's cosine is 0.
     """
     floor = found.sentence_cosines[-1][1] if found.sentence_cosines else 0.0
     best: dict[int, float] = {}
     of_record: dict[str, list[float]] = defaultdict(list)
     for rowid, cosine in found.sentence_cosines:
         best.setdefault(rowid, cosine)
-        of_record[record_of[rowid]].append(cosine)
+        if record_of:
+            of_record[record_of[rowid]].append(cosine)
     shares = [
         {rowid: 1.0 / (rrf_k + rank) for rank, rowid in enumerate(found.lists[name], start=1)}
         for name in NAMES
     ]
     rows = []
     for rowid in rowids:
-        sentences = (of_record[record_of[rowid]] + [floor] * BEST_SENTENCES)[:BEST_SENTENCES]
-        mean = sum(sentences) / BEST_SENTENCES
+        mean = 0.0
+        if record_of:
+            sentences = (of_record[record_of[rowid]] + [floor] * BEST_SENTENCES)[:BEST_SENTENCES]
+            mean = sum(sentences) / BEST_SENTENCES
         places = (share.get(rowid, 0.0) for share in shares)
-        rows.append((*places, cosines[rowid], best.get(rowid, floor), mean, titles[rowid]))
+        rows.append((*places, cosines.get(rowid, 0.0), best.get(rowid, floor), mean, titles.get(rowid, 0.0)))
     return np.array(rows, dtype=np.float64).reshape(len(rowids), len(FEATURES))
 
 

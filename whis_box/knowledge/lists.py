@@ -7,6 +7,7 @@ the order of the index, so a query always gives the same lists.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,8 @@ NAMES = ("identifier", "prose", "exact", "chunk_dense", "sentence_dense")
 _WORD = re.compile(r"[a-z0-9]+")
 _CODE = re.compile(r"[\d._\\-]")
 MAX_QUERY_TERMS = 64
-MAX_PINNED = 500  # chunks that hold a named identifier; what is about it comes first
+MAX_HOLDING = 1000  # chunks looked at for one identifier; in a million chunks some are in tens of thousands
+MAX_PINNED = 200  # of those, how many are compared with the question
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,11 @@ class Lists:
         )
 
     def affordable(self, words: list[str]) -> list[str]:
-        """The rarest words whose chunks together stay within `max_postings`: what ranks is what is rare, and
-        each chunk that holds a word costs about a third of a microsecond."""
+        """Of the first MAX_QUERY_TERMS, the rarest words whose chunks together stay within `max_postings`.
+
+        What ranks is what is rare, and each chunk that holds a word costs about half a microsecond.
+        """
+        words = list(dict.fromkeys(words))[:MAX_QUERY_TERMS]
         stems = {word: stem(word) for word in words}
         rows = fetch(
             self._connection,
@@ -111,21 +116,28 @@ class Lists:
         wanted += [parent for one in query.missing_identifiers for parent in identifiers.parents(one)]
         if not wanted:
             return []
-        pairs = placeholders(wanted).replace("?", "(?, ?)")
-        rows = self._connection.execute(
-            "select chunk_rowid, sum(1 + 2 * is_topic) from identifiers "
-            f"where (kind, value) in (values {pairs}) group by chunk_rowid order by 2 desc, 1",
-            [part for one in wanted for part in (one.kind, one.value)],
-        )
-        seen = (row for row in rows if query.allowed is None or query.allowed[row[0]])
-        weights = {int(rowid): int(weight) for rowid, weight in islice(seen, MAX_PINNED)}
-        similarity = self._chunks.similarity(query.vector, list(weights))
-        order = sorted(weights, key=lambda rowid: (-weights[rowid], -similarity[rowid], rowid))
+        weights: Counter[int] = Counter()
+        for one in wanted:
+            for rowid, is_topic in self._holding(one, query.allowed):
+                weights[rowid] += 1 + 2 * is_topic
+        heaviest = sorted(weights, key=lambda rowid: (-weights[rowid], rowid))[:MAX_PINNED]
+        similarity = self._chunks.similarity(query.vector, heaviest)
+        order = sorted(heaviest, key=lambda rowid: (-weights[rowid], -similarity[rowid], rowid))
         return order[: self._config.candidates]
+
+    def _holding(self, identifier: Identifier, allowed: Mask | None) -> list[tuple[int, int]]:
+        """(chunk row id, is_topic) of the first chunks that hold an identifier, those about it before all."""
+        rows = self._connection.execute(
+            "select chunk_rowid, is_topic from identifiers where kind = ? and value = ? "
+            "order by is_topic desc, chunk_rowid",
+            (identifier.kind, identifier.value),
+        )
+        seen = ((int(row[0]), int(row[1])) for row in rows if allowed is None or allowed[row[0]])
+        return list(islice(seen, MAX_HOLDING))
 
     def _match(self, table: str, words: list[str], allowed: Mask | None) -> list[int]:
         """BM25 order of the chunks that hold any of `words`; each is quoted, so no operator survives."""
-        unique = self.affordable(list(dict.fromkeys(words))[:MAX_QUERY_TERMS])
+        unique = self.affordable(words)
         if not unique:
             return []
         expression = " OR ".join('"' + word.replace('"', '""') + '"' for word in unique)

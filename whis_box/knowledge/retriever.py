@@ -27,6 +27,8 @@ from whis_box.knowledge.store import connect, fetch, index_error, open_codes, pl
 from whis_box.knowledge.terms import terms
 from whis_box.schemas import Chunk, Hit, Record
 
+SPREAD_STEP = 32  # candidates whose documents are looked up at once
+
 
 @dataclass(frozen=True)
 class ScoredChunk:
@@ -48,8 +50,6 @@ class Ranking:
     """The candidates in the order of `weighted`."""
     weighted: fusion.Values
     """(len(rowids), len(fusion.FEATURES)): each feature times its weight."""
-    record_of: dict[int, str]
-    """By chunk row id."""
 
 
 class Retriever:
@@ -114,14 +114,17 @@ class Retriever:
         """The best chunks, at most `max_per_record` of one document."""
         wanted = top_k or self._config.top_k
         taken: Counter[str] = Counter()
-        chosen = []
-        for scored in ranking.scored:
-            record_id = ranking.record_of[scored.rowid]
-            taken[record_id] += 1
-            if taken[record_id] <= self._config.max_per_record:
-                chosen.append(scored)
-            if len(chosen) == wanted:
-                break
+        chosen: list[ScoredChunk] = []
+        for at in range(0, len(ranking.scored), SPREAD_STEP):
+            part = ranking.scored[at : at + SPREAD_STEP]
+            record_of, _ = self._told_of({scored.rowid for scored in part})
+            for scored in part:
+                record_id = record_of[scored.rowid]
+                taken[record_id] += 1
+                if taken[record_id] <= self._config.max_per_record:
+                    chosen.append(scored)
+                if len(chosen) == wanted:
+                    return chosen
         return chosen
 
     def rank(self, query: Query) -> Ranking:
@@ -138,9 +141,8 @@ class Retriever:
     def _fused(self, query: Query, found: Found) -> Ranking:
         kind = fusion.kind_of(query.text)
         rowids = sorted({rowid for listed in found.lists.values() for rowid in listed})
-        record_of, titles = self._told_of({*rowids, *(rowid for rowid, _ in found.sentence_cosines)})
-        values = self._values(query, found, rowids, record_of, titles)
         weights = fusion.weights_of(getattr(self._config, kind))
+        values = self.features(query, found, rowids, weights)
         shares = fusion.shares(values, weights)
         places: dict[int, dict[str, int]] = {rowid: {} for rowid in rowids}
         for name, listed in found.lists.items():
@@ -148,12 +150,30 @@ class Retriever:
                 places[rowid][name] = rank
         order = np.argsort(-shares, kind="stable").tolist()
         scored = [ScoredChunk(rowids[at], float(shares[at]), places[rowids[at]]) for at in order]
-        return Ranking(scored, found, kind, rowids, values * weights, record_of)
+        return Ranking(scored, found, kind, rowids, values * weights)
 
-    def features(self, query: Query, found: Found, rowids: list[int]) -> fusion.Values:
-        """(len(rowids), len(fusion.FEATURES)) of the candidates."""
-        told_of = self._told_of({*rowids, *(rowid for rowid, _ in found.sentence_cosines)})
-        return self._values(query, found, rowids, *told_of)
+    def features(
+        self, query: Query, found: Found, rowids: list[int], weights: fusion.Values | None = None
+    ) -> fusion.Values:
+        """(len(rowids), len(fusion.FEATURES)) of the candidates.
+
+        What `weights` gives nothing is not looked up and counts 0: each look-up is hundreds of rows.
+        """
+        wanted = {
+            name for at, name in enumerate(fusion.FEATURES) if weights is None or weights[at]
+        }  # fmt: skip
+        cosines = found.chunk_cosines
+        if "chunk_cosine" in wanted:
+            unknown = [rowid for rowid in rowids if rowid not in cosines]
+            cosines = cosines | self.chunks.similarity(query.vector, unknown)
+        of_sentences = {rowid for rowid, _ in found.sentence_cosines}
+        record_of: dict[int, str] = {}
+        titles: dict[int, str] = {}
+        if wanted & {"record_cosine", "title"}:
+            record_of, titles = self._told_of({*rowids, *of_sentences})
+        shares = self._title_shares(query.text, set(titles.values()) if "title" in wanted else set())
+        by_chunk = {rowid: shares.get(title, 0.0) for rowid, title in titles.items()}
+        return fusion.features(found, rowids, cosines, record_of, by_chunk, self._config.rrf_k)
 
     def _told_of(self, rowids: set[int]) -> tuple[dict[int, str], dict[int, str]]:
         """Record id and title of each chunk."""
@@ -163,20 +183,6 @@ class Retriever:
             tuple(rowids),
         )
         return {int(row[0]): str(row[1]) for row in rows}, {int(row[0]): str(row[2]) for row in rows}
-
-    def _values(
-        self,
-        query: Query,
-        found: Found,
-        rowids: list[int],
-        record_of: dict[int, str],
-        titles: dict[int, str],
-    ) -> fusion.Values:
-        unknown = [rowid for rowid in rowids if rowid not in found.chunk_cosines]
-        cosines = found.chunk_cosines | self.chunks.similarity(query.vector, unknown)
-        shares = self._title_shares(query.text, set(titles.values()))
-        by_chunk = {rowid: shares[title] for rowid, title in titles.items()}
-        return fusion.features(found, rowids, cosines, record_of, by_chunk, self._config.rrf_k)
 
     def _title_shares(self, question: str, titles: set[str]) -> dict[str, float]:
         """Share, by idf, of each title's words that the question uses."""

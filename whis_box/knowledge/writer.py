@@ -41,7 +41,7 @@ create table sentences (
 create index sentences_by_chunk on sentences (chunk_rowid);
 create table identifiers (
     kind text not null, value text not null, chunk_rowid integer not null, is_topic integer not null,
-    primary key (kind, value, chunk_rowid)) without rowid;
+    primary key (kind, value, is_topic desc, chunk_rowid)) without rowid;
 create table facets (kind text, value text, bits blob not null, primary key (kind, value)) without rowid;
 create table terms (term text primary key, n_chunks integer not null) without rowid;
 create virtual table prose using fts5 (
