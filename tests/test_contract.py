@@ -31,6 +31,7 @@ TIERS = [
     {"cli"},
 ]
 WITHIN_A_TIER = {
+    ("paths", "durable"),
     ("paths", "errors"),
     ("durable", "errors"),
     ("show", "doctor"),
