@@ -27,7 +27,8 @@ TIERS = [
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},
-    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
+    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest"}
+    | {"cli_install", "cli_rollout", "cli_serve", "cli_state"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
@@ -39,6 +40,7 @@ WITHIN_A_TIER = {
     ("guards", "prompts"),
     ("doctor", "box"),
     ("doctor", "machine"),
+    ("cli_box", "cli_install"),
     ("machine", "box"),
     ("evaluation", "box"),
     ("server", "box"),

@@ -22,11 +22,9 @@ from pydantic import Field, ValidationError
 
 from whis_box.box import minisign, trust
 from whis_box.box.install import (
-    BLOCK_BYTES,
     Gate,
     Options,
     Outcome,
-    Progress,
     Request,
     authenticate,
     bring_in,
@@ -44,6 +42,7 @@ from whis_box.box.manifest import (
 )
 from whis_box.box.minisign import SIGNATURE_SUFFIX, PublicKey, SecretKey
 from whis_box.box.slots import Home, settle
+from whis_box.box.staging import BLOCK_BYTES, Progress
 from whis_box.config import describe_validation
 from whis_box.durable import Disk, write_file
 from whis_box.errors import InputError, NotReadyError, VerificationError, storage_error
