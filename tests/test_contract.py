@@ -23,7 +23,7 @@ TIERS = [
     {"errors", "paths", "durable"},
     {"schemas"},
     {"config"},
-    {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
+    {"prompts", "engine", "knowledge", "guards", "audit", "gates", "state"},
     {"ingest", "rollout"},
     {"copilot", "exports"},
     {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},

@@ -76,13 +76,13 @@ def _trust(options: argparse.Namespace) -> int:
 
 def _install(options: argparse.Namespace) -> int:
     from whis_box.box.install import Options, install
-    from whis_box.box.selftest import health_check
+    from whis_box.box.selftest import health_check, migrate_state
     from whis_box.box.slots import locked
 
     home = home_at(options.home)
     allowed = Options(options.allow_downgrade, options.allow_expired)
     with locked(home):
-        outcome = install(options.medium, home, allowed, health_check, _progress)
+        outcome = install(options.medium, home, allowed, health_check, _progress, migrate_state)
     for warning in outcome.warnings:
         show.note(f"warning: {warning}")
     result = vars(outcome) | {"home": str(home.folder)}
@@ -141,13 +141,13 @@ def _pack_diff(options: argparse.Namespace) -> int:
 def _pack_apply(options: argparse.Namespace) -> int:
     from whis_box.box.install import Options
     from whis_box.box.packs import apply_pack
-    from whis_box.box.selftest import health_check
+    from whis_box.box.selftest import health_check, migrate_state
     from whis_box.box.slots import locked
 
     home = home_at(options.home)
     with locked(home):
         allowed = Options(allow_expired=options.allow_expired)
-        outcome = apply_pack(options.pack, home, allowed, health_check, _progress)
+        outcome = apply_pack(options.pack, home, allowed, health_check, _progress, migrate_state)
     result = vars(outcome) | {"home": str(home.folder)}
     print(json.dumps(result) if options.json else show.mapping(result))
     return EXIT_OK

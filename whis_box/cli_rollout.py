@@ -21,6 +21,7 @@ from whis_box.rollout.control import Control
 from whis_box.rollout.releases import Artifact, Shelf, gate_of, read_shelf
 from whis_box.rollout.state import Action, RolloutReport, RolloutRequest, RolloutState
 from whis_box.rollout.store import RolloutStore
+from whis_box.state import read_note
 
 ACTIONS: dict[Action, str] = {
     "activate": "make an adapter or index stable at once",
@@ -69,6 +70,7 @@ def _control(options: argparse.Namespace) -> Control:
     if options.environment:
         fields = {**config.model_dump(), "environment": options.environment}
         config = RolloutConfig.model_validate(fields)
+    read_note(state_dir())
     return Control(config, RolloutStore(state_dir() / "rollout.sqlite"))
 
 

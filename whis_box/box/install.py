@@ -39,6 +39,7 @@ from whis_box.errors import (
 )
 
 Gate = Callable[[Path], list[str]]
+Migrate = Callable[[Path, Path], list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Request:
     options: Options
     gate: Gate
     progress: Progress
+    migrate: Migrate
 
 
 def pin(home: Home, root_path: Path, sha256: str) -> trust.Root:
@@ -127,7 +129,14 @@ def this_platform() -> str:
     return f"{platform.system().lower()}-{platform.machine()}"
 
 
-def install(medium: Path, home: Home, options: Options, gate: Gate, progress: Progress) -> Outcome:
+def no_state(_release: Path, _state: Path) -> list[str]:
+    """For boxes that bring no program of their own."""
+    return []
+
+
+def install(
+    medium: Path, home: Home, options: Options, gate: Gate, progress: Progress, migrate: Migrate = no_state
+) -> Outcome:
     """Install the box on `medium`, or do nothing if it is the one in use.
 
     Raises: NotReadyError, VerificationError, StorageError, InputError; under the lock. Whatever is raised,
@@ -135,7 +144,7 @@ def install(medium: Path, home: Home, options: Options, gate: Gate, progress: Pr
     """
     settle(home)
     manifest, newest, warnings = authenticate(medium, trusted_root(home), options)
-    request = Request(manifest, newest.signers(), options, gate, progress)
+    request = Request(manifest, newest.signers(), options, gate, progress, migrate)
     outcome = bring_in(MediumSource(medium), request, home)
     outcome.warnings = warnings + outcome.warnings
     keep_root(home, newest)
@@ -169,7 +178,7 @@ def bring_in(source: Source, request: Request, home: Home) -> Outcome:
         )
     elif home.active() == sequence:
         return outcome
-    _try_out(home, sequence, request.gate)
+    _try_out(home, request)
     outcome.changed = True
     outcome.removed = prune(home)
     return outcome
@@ -210,13 +219,19 @@ def _check_order(home: Home, request: Request) -> None:
         )
 
 
-def _try_out(home: Home, sequence: int, gate: Gate) -> None:
-    """Health check before and after the switch; the old release stays, or comes back, when it fails."""
-    if problems := gate(home.release(sequence)):
+def _try_out(home: Home, request: Request) -> None:
+    """Health check, state, switch, health check; the old release stays, or comes back, when one fails.
+
+    The state is brought forward first, by the new release's own program; what it adds leaves the old one able
+    to read.
+    """
+    sequence = request.manifest.sequence
+    release = home.release(sequence)
+    if problems := request.gate(release) or request.migrate(release, home.state):
         raise _refused(home, sequence, problems)
     begin_switch(home, sequence, "install")
     try:
-        problems = gate(home.current)
+        problems = request.gate(home.current)
     except WhisError:
         settle(home)
         raise
