@@ -25,7 +25,7 @@ TIERS = [
     {"config"},
     {"prompts", "engine", "knowledge", "guards", "audit", "gates", "state"},
     {"ingest", "rollout"},
-    {"copilot", "exports"},
+    {"copilot", "exports", "outgoing"},
     {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},
     {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest"}
     | {"cli_install", "cli_rollout", "cli_serve", "cli_state"},

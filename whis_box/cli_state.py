@@ -1,4 +1,4 @@
-"""`whis state`: look at the state folder, and bring it forward to this release's form.
+"""`whis state`: look at the state folder, bring it forward, and take reviewed extracts of it out.
 
 Invariant: as in cli.py, stdout carries results only. Migrating requeues and ends nothing: a server may run.
 """
@@ -6,14 +6,15 @@ Invariant: as in cli.py, stdout carries results only. Migrating requeues and end
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from whis_box import show
-from whis_box.errors import EXIT_OK
-from whis_box.paths import state_dir
+from whis_box.errors import EXIT_OK, NotReadyError
+from whis_box.paths import repository_root, state_dir
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -26,6 +27,13 @@ def add_commands(commands: Any, command: Command) -> None:
     migrate = command(actions, "migrate", _migrate, "bring the state folder forward to this release")
     for one in (info, migrate):
         one.add_argument("--state", type=Path, default=state_dir(), metavar="DIR", help="the state folder")
+
+    export = command(actions, "export", _export, "extracts for the build host, with a list to review")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    export.add_argument("--state", type=Path, default=state_dir(), metavar="DIR", help="the state folder")
+    over = command(actions, "hand-over", _hand_over, "copy what the review released to a medium")
+    over.add_argument("folder", type=Path, metavar="DIR", help="what `whis state export` wrote")
+    over.add_argument("--medium", type=Path, required=True, metavar="DIR", help="a new folder on the medium")
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -66,6 +74,34 @@ def migrate(folder: Path) -> dict[str, Any]:
         load_key(folder / "pseudonym.key")
     make_folders(Disk(), folder, 0o700)
     return {**versions, **write_note(folder, Disk()).model_dump()}
+
+
+def _export(options: argparse.Namespace) -> int:
+    from whis_box.ingest.sanitize.pseudonyms import load_key
+    from whis_box.outgoing import prepare, redactor
+    from whis_box.state import read_note
+
+    read_note(options.state)
+    key, redact = load_key(None)[0], None
+    try:
+        redact = redactor(repository_root() / "configs", key)
+    except NotReadyError as error:
+        show.note(str(error))
+    counts = prepare(options.out, options.state, key, redact)
+    _print({"folder": str(options.out), "texts_redacted": redact is not None, **counts}, options)
+    return EXIT_OK
+
+
+def _hand_over(options: argparse.Namespace) -> int:
+    from whis_box.audit import AuditLog
+    from whis_box.outgoing import hand_over
+
+    result = hand_over(options.folder, options.medium)
+    log = AuditLog(state_dir() / "audit-cli")
+    log.append("export.handed_over", f"cli:{getpass.getuser()}", detail=result)
+    log.close()
+    _print({"medium": str(options.medium), **result}, options)
+    return EXIT_OK
 
 
 def _print(result: dict[str, Any], options: argparse.Namespace) -> None:
