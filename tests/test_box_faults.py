@@ -17,11 +17,12 @@ import pytest
 from tests.cut_points import memory_folder, run_once, try_every_cut
 from tests.faulty_disk import FaultyDisk
 from tests.small_release import Builder, new_builder, write_first_root, write_release
-from whis_box.box.install import Options, install, pin
+from whis_box.box.install import Migrate, Options, install, pin
 from whis_box.box.manifest import verify
 from whis_box.box.packs import apply_pack, build_pack
 from whis_box.box.slots import Home, locked, rollback, settle, settle_at_start
 from whis_box.durable import Disk, write_file
+from whis_box.state import VERSION, read_note, write_note
 
 Scenario = Callable[[Home, Path], None]
 
@@ -36,12 +37,24 @@ def silent(_path: str, _size: int) -> None:
 
 def bring(home: Home, medium: Path) -> None:
     with locked(home):
-        install(medium, home, Options(), healthy, silent)
+        install(medium, home, Options(), healthy, silent, noting_state(home))
 
 
 def unpack(home: Home, medium: Path) -> None:
     with locked(home):
-        apply_pack(medium.parent / f"pack-{medium.name}", home, Options(), healthy, silent)
+        apply_pack(
+            medium.parent / f"pack-{medium.name}", home, Options(), healthy, silent, noting_state(home)
+        )
+
+
+def noting_state(home: Home) -> Migrate:
+    """The new release's part: a note in the state folder, on the same disk."""
+
+    def migrate(_release: Path, state: Path) -> list[str]:
+        write_note(state, home.disk)
+        return []
+
+    return migrate
 
 
 def go_back(home: Home, _medium: Path) -> None:
@@ -99,6 +112,7 @@ def check_whole(folder: Path, builder: Builder, allowed: set[int | None]) -> int
     for sequence in set(home.installed()) & allowed - {active}:  # in use or not, what has its name is whole
         verify(home.release(sequence), [builder.release_key.public])
     assert (home.state / "audit.ndjson").read_text() == "kept\n"
+    assert read_note(home.state).version in (0, VERSION)
     assert home.record().pending is None
     return active
 

@@ -27,7 +27,7 @@ SECRETS = (
 )
 TEXT = (
     "Jane Doe (jane.doe@corp.example, CORP\\jdoe) logged on at WS-4711.corp.local from 10.20.30.40 "
-    "with password=hunter2-hunter2 before T1003.001"
+    "and set password=hunter2-hunter2 before T1003.001"
 )
 
 

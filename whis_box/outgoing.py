@@ -66,8 +66,25 @@ def prepare(folder: Path, state: Path, key: bytes, redact: Redact | None) -> dic
 
 def pair(row: dict[str, Any], redact: Redact) -> dict[str, Any]:
     """A rating with its redacted texts, for training."""
-    texts = {name: redact(row["id"], row[name]) for name in ("input", "output", "comment")}
+    texts = {name: _redacted(row["id"], row[name], redact) for name in ("input", "output", "comment")}
     return {**{name: row[name] for name in ("id", "kind", "rating", "verdict", "adapter", "at")}, **texts}
+
+
+def _redacted(name: str, text: str, redact: Redact) -> str:
+    """A text, or an event as JSON: first each value without its escapes, then all of it with its keys."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, str):
+            return redact(name, value)
+        if isinstance(value, list):
+            return [walk(one) for one in value]
+        return {key: walk(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return redact(name, text)
+    return redact(name, json.dumps(walk(parsed), ensure_ascii=False))
 
 
 def hand_over(folder: Path, medium: Path) -> dict[str, Any]:
