@@ -1,4 +1,4 @@
-"""The frozen program: what is inside, and that it runs with nothing around it. Skipped where there is none."""
+"""The frozen program: what is inside, and that it runs with nothing around it. Skipped if none is built."""
 
 from __future__ import annotations
 
