@@ -17,6 +17,10 @@ issued=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 mkdir -p "$work" "$root$place" "$root/mnt/usb"
 chown 65534:65534 "$root$place"
 
+# Nothing of this machine stands in the log.
+exec > >(sed -u -e "s|$work|WORK|g" -e "s|$root|ROOT|g" -e "s|$whis|whis|g" -e "s|$program|dist/whis|g" -e "s|$smaller|SMALLER_INDEX|g" \
+  -e 's|unshare --net .* TMPDIR=/tmp |(clean root, no network, nobody) |')
+
 say() { printf '\n=== %s\n' "$*"; }
 show() {  # run, print what was run, its output and its exit status
   printf '$ %s\n' "$*"
