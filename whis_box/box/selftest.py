@@ -105,6 +105,8 @@ def _run(command: list[str], environment: dict[str, str]) -> list[str]:
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return [f"{what}: ended with status {done.returncode}: {last}"]
+    if said := report.get("error", {}).get("message"):
+        return [f"{what}: {said}"]
     failed = [
         f"{one['name']}: {one['detail']}" for one in report.get("checks", []) if one["state"] == "failed"
     ]
