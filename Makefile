@@ -17,9 +17,7 @@ RELEASE = build/release/$(SEQUENCE)
 export HF_HUB_OFFLINE := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test check ragas evaluate bench box models index dataset embedder ner lock clean
-.PHONY: demo test check bench box models index dataset ner detector lock clean
-.PHONY: demo test check bench box frozen release fuzz models index dataset ner lock clean
+.PHONY: demo test check ragas evaluate bench box frozen release fuzz models index dataset embedder ner detector lock clean
 
 demo: box                          ## build what is missing, then check, ask and triage
 	$(BIN)/whis doctor
@@ -134,8 +132,7 @@ $(VENV)/.test-installed: requirements/test.lock requirements/eval.lock $(VENV)/.
 	@touch $@
 
 lock:                              ## renew the lock files (needs pip-tools)
-	@for name in bootstrap runtime build test train bench eval ragas; do \
-	@for name in bootstrap runtime build freeze test train bench; do \
+	@for name in bootstrap runtime build freeze test train bench eval ragas; do \
 	  echo "locking $$name"; \
 	  pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements/$$name.lock requirements/$$name.in; \

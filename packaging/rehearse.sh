@@ -17,6 +17,10 @@ issued=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 mkdir -p "$work" "$root$place" "$root/mnt/usb"
 chown 65534:65534 "$root$place"
 
+# Nothing of this machine stands in the log.
+exec > >(sed -u -e "s|$work|WORK|g" -e "s|$root|ROOT|g" -e "s|$whis|whis|g" -e "s|$program|dist/whis|g" -e "s|$smaller|SMALLER_INDEX|g" \
+  -e 's|unshare --net .* TMPDIR=/tmp |(clean root, no network, nobody) |')
+
 say() { printf '\n=== %s\n' "$*"; }
 show() {  # run, print what was run, its output and its exit status
   printf '$ %s\n' "$*"
@@ -77,6 +81,14 @@ clean "$place/current/whis" ask "What does logon type 10 mean?"
 clean "$place/current/whis" ask "How do I tell password spraying from a brute force attack on one account?"
 clean "$place/current/whis" triage /tmp/alert.json
 
+say "clean root: state, and what may go back to the build host after a review"
+clean "$place/current/whis" state info
+clean "$place/current/whis" state export --out "$place/outgoing"
+clean "$place/current/whis" state hand-over "$place/outgoing" --medium "$place/medium"
+sed -i 's/\thold\t/\trelease\t/' "$root$place/outgoing/review.tsv"
+clean "$place/current/whis" state hand-over "$place/outgoing" --medium "$place/medium"
+clean /bin/sh -c "cd '$place/medium' && ls && sha256sum --check --strict SHA256SUMS"
+
 say "clean root: release 2 is sick; release 1 stays in use"
 plug "$work/box2"
 clean "$place/current/whis" box install /mnt/usb
@@ -101,3 +113,4 @@ clean "$place/current/whis" box rollback
 show date +%s.%N
 clean "$place/current/whis" box list
 clean "$place/current/whis" ask "What does logon type 10 mean?"
+clean "$place/current/whis" state info

@@ -1,7 +1,8 @@
 """A disk that fails at one chosen operation, and that forgets what was never synced when the power goes.
 
 The model behind a power cut: a file's bytes last once the file was synced, a name lasts once its folder was
-synced. What was not may be lost, kept or torn, drawn from a seed, or lost altogether.
+synced. What was not may be lost, kept or torn, drawn from a seed, or lost altogether. After the cut nothing
+reaches the disk any more, whatever the program still tries.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CHANGING = {
     "create",
     "append",
     "write",
+    "truncate",
     "sync",
     "sync_folder",
     "rename",
@@ -49,11 +51,13 @@ class FaultyDisk(Disk):
         """Plenty; a full disk is a fault of its own."""
         return 1 << 40
 
-    def _step(self, name: str, path: object) -> None:
+    def step(self, name: str, path: object) -> None:
+        """One operation is about to happen; it may fail."""
         assert name in CHANGING
         self.count += 1
         self.operations.append(f"{name} {path}")
-        for_good = self.fault.endswith("for good") and self.count > self.at > 0
+        lasting = self.fault == "power" or self.fault.endswith("for good")
+        for_good = lasting and self.count > self.at > 0
         if self.count != self.at and not for_good:
             return
         if self.fault == "SIGKILL":
@@ -62,82 +66,95 @@ class FaultyDisk(Disk):
             raise PowerCut(name)
         if self.fault != "none":
             number = getattr(errno, self.fault.split()[0])
-            if number == errno.ENOSPC and name in ("remove", "rmdir"):
+            if number == errno.ENOSPC and name in ("remove", "rmdir", "truncate"):
                 return  # a full disk still forgets
             raise OSError(number, os.strerror(number))
 
     def create(self, path: Path, mode: int = 0o644) -> int:
-        self._step("create", path)
+        self.step("create", path)
         handle = super().create(path, mode)
-        folder = self._node(path.parent)
+        folder = self.node(path.parent)
         node = folder.live.get(path.name)
         if node is None:
             node = Node("file")
             folder.change(path.name, node)
-        node.data = b""
+        node.cut(0)
         self._open[handle] = node
         return handle
 
     def append(self, path: Path, mode: int = 0o600) -> int:
-        self._step("append", path)
+        self.step("append", path)
         handle = super().append(path, mode)
-        folder = self._node(path.parent)
+        folder = self.node(path.parent)
         if path.name not in folder.live:
             folder.change(path.name, Node("file"))
         self._open[handle] = folder.live[path.name]
         return handle
 
+    def reopen(self, path: Path) -> int:
+        handle = super().reopen(path)
+        self._open[handle] = self.node(path)
+        return handle
+
     def write(self, handle: int, block: bytes) -> None:
-        self._step("write", len(block))
+        if self.count + 1 == self.at and self.fault != "none":
+            super().write(handle, block[: len(block) // 2])  # a fault in the middle of a write
+            self._open[handle].data += bytes(block[: len(block) // 2])
+        self.step("write", len(block))
         super().write(handle, block)
         self._open[handle].data += bytes(block)
 
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        self.step("truncate", size_bytes)
+        super().truncate(handle, size_bytes)
+        self._open[handle].cut(size_bytes)
+
     def sync(self, handle: int) -> None:
-        self._step("sync", "")
-        node = self._open[handle]
-        node.safe = node.data
+        self.step("sync", "")
+        self._open[handle].sync()
 
     def sync_folder(self, folder: Path) -> None:
-        self._step("sync_folder", folder)
-        self._node(folder).settle()
+        self.step("sync_folder", folder)
+        self.node(folder).settle()
 
     def rename(self, old: Path, new: Path) -> None:
         assert old.parent == new.parent, "only renames inside one folder are one step"
-        self._step("rename", new)
+        self.step("rename", new)
         super().rename(old, new)
-        self._node(old.parent).move(old.name, new.name)
+        self.node(old.parent).move(old.name, new.name)
 
-    def mkdir(self, folder: Path) -> None:
-        self._step("mkdir", folder)
-        super().mkdir(folder)
-        self._node(folder.parent).change(folder.name, Node("folder"))
+    def mkdir(self, folder: Path, mode: int = 0o777) -> None:
+        self.step("mkdir", folder)
+        super().mkdir(folder, mode)
+        self.node(folder.parent).change(folder.name, Node("folder"))
 
     def symlink(self, target: str, link: Path) -> None:
-        self._step("symlink", link)
+        self.step("symlink", link)
         super().symlink(target, link)
-        self._node(link.parent).change(link.name, Node("link", target=target))
+        self.node(link.parent).change(link.name, Node("link", target=target))
 
     def link(self, old: Path, new: Path) -> None:
-        self._step("link", new)
+        self.step("link", new)
         super().link(old, new)
-        self._node(new.parent).change(new.name, self._node(old))
+        self.node(new.parent).change(new.name, self.node(old))
 
     def remove(self, path: Path) -> None:
-        self._step("remove", path)
+        self.step("remove", path)
         super().remove(path)
-        self._node(path.parent).change(path.name, None)
+        self.node(path.parent).change(path.name, None)
 
     def rmdir(self, folder: Path) -> None:
-        self._step("rmdir", folder)
+        self.step("rmdir", folder)
         super().rmdir(folder)
-        self._node(folder.parent).change(folder.name, None)
+        self.node(folder.parent).change(folder.name, None)
 
     def after_power_cut(self, target: Path, seed: int | None) -> None:
         """Write what the disk holds after the cut into `target`; seed None loses all that may be lost."""
         shutil.rmtree(target, ignore_errors=True)
         self._tree.write(target, random.Random(seed) if seed is not None else None)
 
-    def _node(self, path: Path) -> Node:
+    def node(self, path: Path) -> Node:
+        """What the model knows of one path."""
         node = self._tree
         for part in path.relative_to(self.root).parts:
             node = node.live[part]
@@ -150,6 +167,7 @@ class Node:
     def __init__(self, kind: str, data: bytes = b"", target: str = "") -> None:
         self.kind, self.data, self.target = kind, data, target
         self.safe: bytes | None = None
+        self.untouched = 0  # bytes at the start that nothing changed since the last sync
         self.live: dict[str, Node] = {}
         self.kept: dict[str, Node] = {}
         self.waiting: list[dict[str, Node | None]] = []
@@ -161,12 +179,22 @@ class Node:
             return cls("link", target=os.readlink(path))
         if path.is_file():
             node = cls("file", path.read_bytes())
-            node.safe = node.data
+            node.sync()
             return node
         node = cls("folder")
         node.live = {one.name: cls.of(one) for one in path.iterdir()}
         node.kept = dict(node.live)
         return node
+
+    def sync(self) -> None:
+        self.safe, self.untouched = self.data, len(self.data)
+
+    def cut(self, size_bytes: int) -> None:
+        self.data, self.untouched = self.data[:size_bytes], min(self.untouched, size_bytes)
+
+    def put(self, offset: int, block: bytes) -> None:
+        self.data = self.data[:offset].ljust(offset, b"\0") + block + self.data[offset + len(block) :]
+        self.untouched = min(self.untouched, offset)
 
     def change(self, name: str, node: Node | None) -> None:
         self._apply(self.live, {name: node})
@@ -206,5 +234,6 @@ class Node:
         before = self.safe or b""
         if chance is None or self.data == before:
             return before
-        torn = self.data[: chance.randrange(len(self.data) + 1)]
-        return chance.choice([before, b"", torn, torn + bytes(len(self.data) - len(torn)), self.data])
+        torn = self.data[: chance.randrange(min(self.untouched, len(self.data)), len(self.data) + 1)]
+        holes = torn + bytes(len(self.data) - len(torn))
+        return chance.choice([before, before[: self.untouched], torn, holes, self.data])

@@ -83,6 +83,28 @@ def test_a_line_cut_off_by_a_crash_is_put_aside_and_noted(tmp_path: Path) -> Non
     assert path.with_suffix(".torn").read_bytes().startswith(b'{"seq": 3')
 
 
+def test_a_tail_that_was_taken_away_is_noted_at_the_next_start(tmp_path: Path) -> None:
+    """Going on where the log ends now would hide it: the chain would be whole again."""
+    path = write(tmp_path, 4)
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines()[:2]))
+    AuditLog(tmp_path).close()
+    noted = tail(tmp_path, 1)[0]
+    assert noted.action == "audit.repaired" and "4 were written; the tail is missing" in noted.detail["head"]
+    for one in tmp_path.glob("audit-*.ndjson"):
+        one.unlink()
+    AuditLog(tmp_path).close()
+    assert "the log ends at entry 0" in tail(tmp_path, 1)[0].detail["head"]
+
+
+def test_a_hole_in_the_last_line_is_put_aside(tmp_path: Path) -> None:
+    """What a power cut can leave where a line's end was written and its beginning was not."""
+    path = write(tmp_path, 2)
+    with path.open("ab") as stream:
+        stream.write(b"\0" * 40 + b'"mac":"1"}\n')
+    AuditLog(tmp_path).close()
+    assert verify_log(tmp_path).model_dump() == {"intact": True, "entries": 3, "problem": ""}
+
+
 def test_the_command_says_it_by_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, 2)
     assert main(["audit", "verify", "--json", "--log", str(tmp_path)]) == EXIT_OK

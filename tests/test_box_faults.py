@@ -5,29 +5,26 @@ Each scenario is run once to count its operations, then once for every operation
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from tests.faulty_disk import Fault, FaultyDisk, PowerCut
+from tests.cut_points import memory_folder, run_once, try_every_cut
+from tests.faulty_disk import FaultyDisk
 from tests.small_release import Builder, new_builder, write_first_root, write_release
-from whis_box.box.install import Options, install, pin
+from whis_box.box.install import Migrate, Options, install, pin
 from whis_box.box.manifest import verify
 from whis_box.box.packs import apply_pack, build_pack
 from whis_box.box.slots import Home, locked, rollback, settle, settle_at_start
-from whis_box.durable import Disk
-from whis_box.errors import WhisError
+from whis_box.durable import Disk, write_file
+from whis_box.state import VERSION, read_note, write_note
 
 Scenario = Callable[[Home, Path], None]
-FAULTS: list[Fault] = ["EIO", "ENOSPC for good", "power", "SIGKILL"]
-POWER_SEEDS = (None, 1)
 
 
 def healthy(_folder: Path) -> list[str]:
@@ -40,12 +37,24 @@ def silent(_path: str, _size: int) -> None:
 
 def bring(home: Home, medium: Path) -> None:
     with locked(home):
-        install(medium, home, Options(), healthy, silent)
+        install(medium, home, Options(), healthy, silent, noting_state(home))
 
 
 def unpack(home: Home, medium: Path) -> None:
     with locked(home):
-        apply_pack(medium.parent / f"pack-{medium.name}", home, Options(), healthy, silent)
+        apply_pack(
+            medium.parent / f"pack-{medium.name}", home, Options(), healthy, silent, noting_state(home)
+        )
+
+
+def noting_state(home: Home) -> Migrate:
+    """The new release's part: a note in the state folder, on the same disk."""
+
+    def migrate(_release: Path, state: Path) -> list[str]:
+        write_note(state, home.disk)
+        return []
+
+    return migrate
 
 
 def go_back(home: Home, _medium: Path) -> None:
@@ -65,13 +74,8 @@ SCENARIOS: dict[str, tuple[Scenario, list[int], int]] = {
 
 @pytest.fixture
 def fast(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of small trees are made and removed."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="whis-faults-") as folder:
-        yield Path(folder)
+    with memory_folder(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -96,31 +100,6 @@ def prepared(folder: Path, media: Path, before: list[int]) -> Home:
     return home
 
 
-def run_in_child(scenario: Scenario, home: Home, medium: Path) -> None:
-    """The same in a process of its own, which SIGKILL may end."""
-    pid = os.fork()
-    if pid == 0:
-        code = 0
-        try:
-            scenario(home, medium)
-        except WhisError:
-            code = 1
-        finally:
-            os._exit(code)
-    os.waitpid(pid, 0)
-
-
-def run_once(scenario: Scenario, folder: Path, medium: Path, fault: Fault, at: int) -> FaultyDisk:
-    disk = FaultyDisk(folder, fault, at)
-    home = Home(folder, disk)
-    if fault == "SIGKILL":
-        run_in_child(scenario, home, medium)
-        return disk
-    with contextlib.suppress(WhisError, PowerCut):
-        scenario(home, medium)
-    return disk
-
-
 def check_whole(folder: Path, builder: Builder, allowed: set[int | None]) -> int | None:
     """What a start finds: the release in use, which must be whole and one of `allowed`."""
     settle_at_start(folder)
@@ -133,6 +112,7 @@ def check_whole(folder: Path, builder: Builder, allowed: set[int | None]) -> int
     for sequence in set(home.installed()) & allowed - {active}:  # in use or not, what has its name is whole
         verify(home.release(sequence), [builder.release_key.public])
     assert (home.state / "audit.ndjson").read_text() == "kept\n"
+    assert read_note(home.state).version in (0, VERSION)
     assert home.record().pending is None
     return active
 
@@ -145,29 +125,28 @@ def test_every_cut_leaves_old_or_new(name: str, media: tuple[Builder, Path], fas
     start, target = fast / "start", fast / "home"
     old = prepared(start, media_folder, before).active()
     shutil.copytree(start, target, symlinks=True)
-    n_operations = run_once(scenario, target, medium, "none", 0).count
+    n_operations = run_once(scenario_on(scenario, medium), target, "none", 0).count
     new = check_whole(target, builder, {1, 2, 3, 4})
     assert new != old and n_operations > 10
-    cuts, seen = 0, set()
-    for fault in FAULTS:
-        for at in range(1, n_operations + 1):
-            shutil.rmtree(target)
-            shutil.copytree(start, target, symlinks=True)
-            disk = run_once(scenario, target, medium, fault, at)
-            for seed in POWER_SEEDS if fault == "power" else (0,):
-                found = target
-                if fault == "power":
-                    found = fast / "after"
-                    disk.after_power_cut(found, seed)
-                seen.add(check_whole(found, builder, {old, new}))
-                cuts += 1
-                # Doing it again always gets there.
-                if found.is_dir() and (at + cuts) % 7 == 0 and scenario is bring:
-                    bring(Home(found, FaultyDisk(found)), medium)
-                    assert check_whole(found, builder, {new}) == new
+
+    def again(folder: Path) -> None:
+        bring(Home(folder, FaultyDisk(folder)), medium)
+        assert check_whole(folder, builder, {new}) == new
+
+    cuts, seen = try_every_cut(
+        start,
+        target,
+        scenario_on(scenario, medium),
+        lambda folder: check_whole(folder, builder, {old, new}),
+        again if scenario is bring else None,
+    )
     assert seen == {old, new}
     print(f"{name}: {n_operations} operations, {cuts} cut points")
     COUNTED[name] = cuts
+
+
+def scenario_on(scenario: Scenario, medium: Path) -> Callable[[FaultyDisk], None]:
+    return lambda disk: scenario(Home(disk.root, disk), medium)
 
 
 COUNTED: dict[str, int] = {}
@@ -198,9 +177,7 @@ def test_a_writer_that_skips_the_sync_is_caught(tmp_path: Path) -> None:
 
     class Careless(FaultyDisk):
         def sync(self, handle: int) -> None:
-            self._step("sync", "")
-
-    from whis_box.durable import write_file
+            self.step("sync", "")
 
     disk = Careless(tmp_path / "home")
     write_file(disk, tmp_path / "home" / "record.json", [b"old or new"])

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.server_box import Running
 from tests.small_release import new_builder, write_release
+from whis_box.audit import tail
 from whis_box.box.manifest import verify
 from whis_box.box.watch import Watch
+from whis_box.server.settings import WatchConfig
 
 
 @pytest.fixture
@@ -44,3 +47,33 @@ def test_a_file_that_is_gone_is_reported(box: Path) -> None:
     (box / "whis").unlink()
     with Watch(box, manifest, problems.put, round_s=0.01):
         assert "whis: is missing" in problems.get(timeout=60)
+
+
+def watched(server: Running, box: Path, on_change: str) -> None:
+    """Let the running server watch `box`, then change one of its files."""
+    service = server.service
+    manifest, _ = verify(box)
+    watch = WatchConfig.model_validate({"round_s": 0.01, "on_change": on_change})
+    service.config = service.config.model_copy(update={"watch": watch})
+    service.folder = box
+    (box / "models" / "base.gguf").write_bytes(b"something else")
+    service.start_watch(manifest)
+    deadline = time.monotonic() + 30
+    while not service.altered and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_a_server_whose_box_changed_answers_no_more(server: Running, box: Path) -> None:
+    watched(server, box, "refuse")
+    answer = server.http.post("/v1/search", json={"query": "audit log"})
+    assert answer.status_code >= 500 and answer.json()["error"]["code"] == "verification_failed"
+    assert "models/base.gguf" in answer.json()["error"]["message"]
+    assert server.http.get("/readyz").status_code == 503
+    assert "whis_box_altered_files 1.0" in server.http.get("/metrics").text
+    assert [one.action for one in tail(server.service.audit.folder, 5)].count("box.altered") == 1
+
+
+def test_a_server_that_only_reports_goes_on(server: Running, box: Path) -> None:
+    watched(server, box, "report")
+    assert server.http.post("/v1/search", json={"query": "audit log"}).status_code == 200
+    assert "whis_box_altered_files 1.0" in server.http.get("/metrics").text

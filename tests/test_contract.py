@@ -23,14 +23,16 @@ TIERS = [
     {"errors", "paths", "durable"},
     {"schemas"},
     {"config"},
-    {"prompts", "engine", "knowledge", "guards", "audit", "gates"},
+    {"prompts", "engine", "knowledge", "guards", "audit", "gates", "state"},
     {"ingest", "rollout"},
-    {"copilot", "exports"},
+    {"copilot", "exports", "outgoing"},
     {"server", "evaluation", "box", "doctor", "machine", "show", "batch"},
-    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest", "cli_rollout", "cli_serve"},
+    {"cli_bench", "cli_box", "cli_eval", "cli_export", "cli_ingest"}
+    | {"cli_install", "cli_rollout", "cli_serve", "cli_state"},
     {"cli"},
 ]
 WITHIN_A_TIER = {
+    ("paths", "durable"),
     ("paths", "errors"),
     ("durable", "errors"),
     ("show", "doctor"),
@@ -38,6 +40,7 @@ WITHIN_A_TIER = {
     ("guards", "prompts"),
     ("doctor", "box"),
     ("doctor", "machine"),
+    ("cli_box", "cli_install"),
     ("machine", "box"),
     ("evaluation", "box"),
     ("server", "box"),

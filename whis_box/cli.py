@@ -24,6 +24,7 @@ from whis_box import (
     cli_ingest,
     cli_rollout,
     cli_serve,
+    cli_state,
     show,
 )
 from whis_box.errors import (
@@ -221,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_eval.add_commands(commands, _command)
     cli_serve.add_commands(commands)
     cli_rollout.add_commands(commands)
+    cli_state.add_commands(commands, _command)
     _command(commands, "doctor", _doctor, "check this machine and the box")
     bench = _command(commands, "bench", _bench, "measure the box on this machine")
     bench.add_argument(

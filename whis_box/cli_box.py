@@ -1,4 +1,4 @@
-"""`whis box`: keys, building, signing, verifying, installing and going back.
+"""`whis box`: keys, building, signing and verifying; installing is in cli_install.py.
 
 Invariant: as in cli.py, stdout carries results only; nothing is decided here.
 """
@@ -14,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whis_box import show
+from whis_box import cli_install, show
 from whis_box.errors import EXIT_OK, EXIT_VERIFICATION, InputError
-from whis_box.paths import installed_home, read_text, repository_root
+from whis_box.paths import read_text, repository_root
 
 if TYPE_CHECKING:
     from whis_box.box.minisign import PublicKey, SecretKey
-    from whis_box.box.packs import OpenPack
-    from whis_box.box.slots import Home
 
 PASSPHRASE_FILE = "WHIS_KEY_PASSPHRASE_FILE"
 Command = Callable[..., argparse.ArgumentParser]
@@ -47,7 +45,18 @@ def add(commands: Any, command: Command) -> None:
     root.add_argument("--threshold", type=int, default=1, metavar="N")
     root.add_argument("--expires-at", required=True, metavar="TIME", help="like 2031-01-01T00:00:00Z")
     root.add_argument("--signer", action="append", type=Path, required=True, metavar="SECRET")
-    _installed_commands(actions, command)
+    command(actions, "self-test", _self_test, "ask the box its own questions")
+    sbom = command(actions, "sbom", _sbom, "print the inventory of the box (CycloneDX)")
+    sbom.add_argument("--document", choices=("inventory", "flaws", "licenses"), default="inventory")
+    cli_install.add(actions, command)
+    group = actions.add_parser("pack", help="content packs: signed differences between releases")
+    packs = group.add_subparsers(dest="pack_action", required=True, metavar="ACTION")
+    build = command(packs, "build", _pack_build, "write the difference between two signed boxes")
+    build.add_argument("--from", dest="old", type=Path, required=True, metavar="BOX")
+    build.add_argument("--to", dest="new", type=Path, required=True, metavar="BOX")
+    build.add_argument("--out", type=Path, required=True, metavar="PACK")
+    build.add_argument("--secret-key", type=Path, required=True, metavar="FILE")
+    cli_install.add_packs(packs, command)
 
 
 def _build_options(build: argparse.ArgumentParser, build_dir: Path) -> None:
@@ -63,54 +72,6 @@ def _build_options(build: argparse.ArgumentParser, build_dir: Path) -> None:
     build.add_argument("--issued-at", default="", metavar="TIME", help="like 2026-01-31T00:00:00Z")
     build.add_argument("--valid-days", type=int, default=365, metavar="N")
     build.add_argument("--out", type=Path, default=build_dir / "box")
-
-
-def _installed_commands(actions: Any, command: Command) -> None:
-    trust = command(actions, "trust", _trust, "trust a root file whose fingerprint came another way")
-    trust.add_argument("root", type=Path, metavar="ROOT.json")
-    trust.add_argument("--fingerprint", required=True, metavar="SHA256")
-    install = command(actions, "install", _install, "install the box on a medium")
-    install.add_argument("medium", type=Path, metavar="MEDIUM")
-    install.add_argument("--allow-downgrade", action="store_true", help="accept an older release")
-    install.add_argument("--allow-expired", action="store_true", help="accept an expired release")
-    rollback = command(actions, "rollback", _rollback, "use an older release that is still here")
-    rollback.add_argument("--to", type=int, default=None, metavar="SEQUENCE")
-    listing = command(actions, "list", _list, "the installed releases and the history")
-    command(actions, "self-test", _self_test, "ask the box its own questions")
-    _pack_commands(actions, command)
-    sbom = command(actions, "sbom", _sbom, "print the inventory of the box (CycloneDX)")
-    sbom.add_argument("--document", choices=("inventory", "flaws", "licenses"), default="inventory")
-    for one in (trust, install, rollback, listing):
-        one.add_argument(
-            "--home", type=Path, default=default_home(), metavar="DIR", help="where it is installed"
-        )
-
-
-def _pack_commands(actions: Any, command: Command) -> None:
-    group = actions.add_parser("pack", help="content packs: signed differences between releases")
-    packs = group.add_subparsers(dest="pack_action", required=True, metavar="ACTION")
-    build = command(packs, "build", _pack_build, "write the difference between two signed boxes")
-    build.add_argument("--from", dest="old", type=Path, required=True, metavar="BOX")
-    build.add_argument("--to", dest="new", type=Path, required=True, metavar="BOX")
-    build.add_argument("--out", type=Path, required=True, metavar="PACK")
-    build.add_argument("--secret-key", type=Path, required=True, metavar="FILE")
-    verify = command(packs, "verify", _pack_verify, "check a pack's signatures and hashes")
-    diff = command(packs, "diff", _pack_diff, "what a pack would change")
-    apply = command(packs, "apply", _pack_apply, "install what a pack results in")
-    for one in (verify, diff, apply):
-        one.add_argument("pack", type=Path, metavar="PACK")
-        one.add_argument("--allow-expired", action="store_true", help="accept an expired release")
-    revert = command(packs, "revert", _rollback, "use the release from before the pack")
-    revert.add_argument("--to", type=int, default=None, metavar="SEQUENCE")
-    for one in (verify, diff, apply, revert):
-        one.add_argument("--home", type=Path, default=default_home(), metavar="DIR")
-
-
-def default_home() -> Path:
-    """Where boxes are installed: `WHIS_HOME`, this program's own home, or the XDG data folder."""
-    named = os.environ.get("WHIS_HOME")
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(named) if named else installed_home() or Path(base) / "whis-box"
 
 
 # ---------------------------------------------------------------- build host
@@ -190,6 +151,15 @@ def _root(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _pack_build(options: argparse.Namespace) -> int:
+    from whis_box.box.packs import build_pack
+
+    pack = build_pack(options.old, options.new, options.out, _secret_key(options.secret_key))
+    result = {"pack": str(options.out), "files": len(pack.payloads), "bytes": pack.size_bytes}
+    print(json.dumps(result) if options.json else show.mapping(result))
+    return EXIT_OK
+
+
 # ---------------------------------------------------------------- everywhere
 
 
@@ -198,7 +168,7 @@ def _verify(options: argparse.Namespace) -> int:
     from whis_box.box.manifest import verify
 
     keys = [_public_key(text) for text in options.key]
-    home = _home(default_home())
+    home = cli_install.home_at(cli_install.default_home())
     if not keys and (home.control / "root.json").is_file():
         keys = trusted_root(home).signers()
     manifest, digest = verify(options.box, keys or None)
@@ -230,134 +200,6 @@ def _sbom(options: argparse.Namespace) -> int:
     remedy = "the box was built without --sequence, and only a release has an inventory"
     sys.stdout.write(read_text(options.box / "sbom" / names[options.document], remedy))
     return EXIT_OK
-
-
-# ---------------------------------------------------------------- installed
-
-
-def _trust(options: argparse.Namespace) -> int:
-    from whis_box.box.install import pin
-    from whis_box.box.slots import locked
-
-    home = _home(options.home)
-    with locked(home):
-        root = pin(home, options.root, options.fingerprint)
-    result = {"home": str(home.folder), "root": root.version, "release_keys": root.release_keys}
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _install(options: argparse.Namespace) -> int:
-    from whis_box.box.install import Options, install
-    from whis_box.box.selftest import health_check
-    from whis_box.box.slots import locked
-
-    home = _home(options.home)
-    allowed = Options(options.allow_downgrade, options.allow_expired)
-    with locked(home):
-        outcome = install(options.medium, home, allowed, health_check, _progress)
-    for warning in outcome.warnings:
-        show.note(f"warning: {warning}")
-    result = vars(outcome) | {"home": str(home.folder)}
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _rollback(options: argparse.Namespace) -> int:
-    from whis_box.box.slots import locked, rollback
-
-    home = _home(options.home)
-    with locked(home):
-        sequence = rollback(home, options.to)
-    print(json.dumps({"sequence": sequence}) if options.json else f"release {sequence} is in use")
-    return EXIT_OK
-
-
-def _list(options: argparse.Namespace) -> int:
-    home = _home(options.home)
-    record = home.record()
-    result = {
-        "home": str(home.folder),
-        "active": home.active(),
-        "installed": home.installed(),
-        "last_seen": record.last_seen,
-        "pending": record.pending.model_dump() if record.pending else None,
-        "history": [event.model_dump() for event in record.history],
-    }
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-# ---------------------------------------------------------------- packs
-
-
-def _pack_build(options: argparse.Namespace) -> int:
-    from whis_box.box.packs import build_pack
-
-    pack = build_pack(options.old, options.new, options.out, _secret_key(options.secret_key))
-    result = {"pack": str(options.out), "files": len(pack.payloads), "bytes": pack.size_bytes}
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _pack_verify(options: argparse.Namespace) -> int:
-    opened = _open_pack(options)
-    result = {
-        "pack": str(options.pack),
-        "from": opened.pack.base_sequence,
-        "to": opened.manifest.sequence,
-        "bytes": opened.pack.size_bytes,
-        "verified": True,
-    }
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _pack_diff(options: argparse.Namespace) -> int:
-    from whis_box.box.changes import changes
-    from whis_box.box.packs import base_release
-
-    opened = _open_pack(options)
-    result = changes(opened, base_release(_home(options.home), opened))
-    print(json.dumps(result, ensure_ascii=False) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _pack_apply(options: argparse.Namespace) -> int:
-    from whis_box.box.install import Options
-    from whis_box.box.packs import apply_pack
-    from whis_box.box.selftest import health_check
-    from whis_box.box.slots import locked
-
-    home = _home(options.home)
-    with locked(home):
-        allowed = Options(allow_expired=options.allow_expired)
-        outcome = apply_pack(options.pack, home, allowed, health_check, _progress)
-    result = vars(outcome) | {"home": str(home.folder)}
-    print(json.dumps(result) if options.json else show.mapping(result))
-    return EXIT_OK
-
-
-def _open_pack(options: argparse.Namespace) -> OpenPack:
-    from whis_box.box.install import Options, trusted_root
-    from whis_box.box.packs import open_pack
-
-    root = trusted_root(_home(options.home))
-    opened = open_pack(options.pack, root, Options(allow_expired=options.allow_expired))
-    for warning in opened.warnings:
-        show.note(f"warning: {warning}")
-    return opened
-
-
-def _home(folder: Path) -> Home:
-    from whis_box.box.slots import Home
-    from whis_box.durable import Disk
-
-    return Home(folder.absolute(), Disk())
-
-
-def _progress(path: str, size_bytes: int) -> None:
-    show.note(f"{size_bytes / 1e6:9.1f} MB  {path}") if size_bytes > 1_000_000 else None
 
 
 # ---------------------------------------------------------------- keys

@@ -21,6 +21,7 @@ from whis_box.rollout.control import Control
 from whis_box.rollout.releases import Artifact, Shelf, gate_of, read_shelf
 from whis_box.rollout.state import Action, RolloutReport, RolloutRequest, RolloutState
 from whis_box.rollout.store import RolloutStore
+from whis_box.state import read_note
 
 ACTIONS: dict[Action, str] = {
     "activate": "make an adapter or index stable at once",
@@ -69,6 +70,7 @@ def _control(options: argparse.Namespace) -> Control:
     if options.environment:
         fields = {**config.model_dump(), "environment": options.environment}
         config = RolloutConfig.model_validate(fields)
+    read_note(state_dir())
     return Control(config, RolloutStore(state_dir() / "rollout.sqlite"))
 
 
@@ -161,20 +163,12 @@ def _history(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """Only ratings whose analyst agreed to training; needs the build half's recognizers."""
-    from whis_box.ingest.sanitize.analyzer import Analyzer
-    from whis_box.ingest.sanitize.policy import read_policy
-    from whis_box.ingest.sanitize.pseudonyms import Pseudonyms, load_key
-    from whis_box.ingest.sanitize.redact import redact
+    from whis_box.ingest.sanitize.pseudonyms import load_key
+    from whis_box.outgoing import pair, redactor
 
-    policy = read_policy(repository_root() / "configs")
-    key, _ = load_key(None)
-    analyzer, pseudonyms = Analyzer(policy), Pseudonyms(key)
+    redact = redactor(repository_root() / "configs", load_key(None)[0])
     rows = [row for row in RolloutStore(options.store).ratings(1_000_000) if row["training"] == "yes"]
     for row in rows:
-        pair = {name: row[name] for name in ("id", "kind", "rating", "verdict", "adapter", "at")}
-        for name in ("input", "output", "comment"):
-            found = analyzer.find(row[name])
-            pair[name] = redact(row["id"], row[name], found, policy, pseudonyms).text
-        print(json.dumps(pair, ensure_ascii=False))
+        print(json.dumps(pair(row, redact), ensure_ascii=False))
     show.note(f"{len(rows)} pairs")
     return EXIT_OK

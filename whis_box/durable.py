@@ -28,11 +28,19 @@ class Disk:
         """A file open for writing at its end."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
+    def reopen(self, path: Path) -> int:
+        """A file that something else filled, such as SQLite, open to be synced."""
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+
     def write(self, handle: int, block: bytes) -> None:
         """All of `block`."""
         left = memoryview(block)
         while left:
             left = left[os.write(handle, left) :]
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        """Cut a file back to what it was."""
+        os.ftruncate(handle, size_bytes)
 
     def sync(self, handle: int) -> None:
         """The file's bytes reach the disk."""
@@ -50,9 +58,9 @@ class Disk:
         """Replaces `new` if it is there."""
         os.replace(old, new)
 
-    def mkdir(self, folder: Path) -> None:
+    def mkdir(self, folder: Path, mode: int = 0o777) -> None:
         """One folder whose parent exists."""
-        folder.mkdir()
+        folder.mkdir(mode)
 
     def symlink(self, target: str, link: Path) -> None:
         """A link that must not exist yet."""
@@ -75,12 +83,14 @@ class Disk:
         return shutil.disk_usage(folder).free
 
 
-def write_file(disk: Disk, path: Path, blocks: Iterable[bytes], mode: int = 0o644) -> None:
+def write_file(
+    disk: Disk, path: Path, blocks: Iterable[bytes], mode: int = 0o644, beside: Path | None = None
+) -> None:
     """Write beside, sync, rename, sync the folder: `path` holds the old bytes or the new ones.
 
-    Raises: StorageError.
+    `beside` is for writers that may meet others at the same work. Raises: StorageError.
     """
-    part = path.with_name(path.name + PART_SUFFIX)
+    part = beside or path.with_name(path.name + PART_SUFFIX)
     try:
         make_folders(disk, path.parent)
         handle = disk.create(part, mode)
@@ -96,11 +106,25 @@ def write_file(disk: Disk, path: Path, blocks: Iterable[bytes], mode: int = 0o64
         raise storage_error("write", path, cause) from cause
 
 
-def make_folders(disk: Disk, folder: Path) -> None:
+def publish(disk: Disk, beside: Path, target: Path) -> None:
+    """Give a file that was written beside its name, with all of it on the disk first.
+
+    Raises: OSError.
+    """
+    handle = disk.reopen(beside)
+    try:
+        disk.sync(handle)
+    finally:
+        os.close(handle)
+    disk.rename(beside, target)
+    disk.sync_folder(target.parent)
+
+
+def make_folders(disk: Disk, folder: Path, mode: int = 0o777) -> None:
     """`folder` and its parents, each of them on the disk."""
     missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
     for one in reversed(missing):
-        disk.mkdir(one)
+        disk.mkdir(one, mode)
         disk.sync_folder(one.parent)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from whis_box.durable import Disk, publish
 from whis_box.errors import NotReadyError, storage_error
 
 GET_IT_AGAIN = "run `make demo` or copy the box again"
@@ -124,10 +125,8 @@ def written_beside(target: Path) -> Iterator[Path]:
         os.close(handle)
         beside = Path(name)
         yield beside
-        with beside.open("rb+") as stream:
-            os.fsync(stream.fileno())
         beside.chmod(0o644)
-        beside.replace(target)
+        publish(Disk(), beside, target)
     except OSError as cause:
         raise storage_error("write", target, cause) from cause
     finally:

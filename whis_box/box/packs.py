@@ -22,15 +22,15 @@ from pydantic import Field, ValidationError
 
 from whis_box.box import minisign, trust
 from whis_box.box.install import (
-    BLOCK_BYTES,
     Gate,
+    Migrate,
     Options,
     Outcome,
-    Progress,
     Request,
     authenticate,
     bring_in,
     keep_root,
+    no_state,
     trusted_root,
 )
 from whis_box.box.manifest import (
@@ -44,6 +44,7 @@ from whis_box.box.manifest import (
 )
 from whis_box.box.minisign import SIGNATURE_SUFFIX, PublicKey, SecretKey
 from whis_box.box.slots import Home, settle
+from whis_box.box.staging import BLOCK_BYTES, Progress
 from whis_box.config import describe_validation
 from whis_box.durable import Disk, write_file
 from whis_box.errors import InputError, NotReadyError, VerificationError, storage_error
@@ -160,7 +161,9 @@ def open_pack(folder: Path, root: trust.Root, options: Options) -> OpenPack:
     return OpenPack(folder, pack, manifest, newest, warnings)
 
 
-def apply_pack(folder: Path, home: Home, options: Options, gate: Gate, progress: Progress) -> Outcome:
+def apply_pack(
+    folder: Path, home: Home, options: Options, gate: Gate, progress: Progress, migrate: Migrate = no_state
+) -> Outcome:
     """Make the resulting release from the one in use, and install it.
 
     Raises: as `install`; NotReadyError if another release than the pack's base is in use; under the lock.
@@ -168,7 +171,7 @@ def apply_pack(folder: Path, home: Home, options: Options, gate: Gate, progress:
     settle(home)
     opened = open_pack(folder, trusted_root(home), options)
     source = PackSource(opened, base_release(home, opened))
-    request = Request(opened.manifest, opened.newest.signers(), options, gate, progress)
+    request = Request(opened.manifest, opened.newest.signers(), options, gate, progress, migrate)
     outcome = bring_in(source, request, home)
     outcome.warnings = opened.warnings + outcome.warnings
     keep_root(home, opened.newest)

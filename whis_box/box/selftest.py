@@ -67,8 +67,7 @@ def self_test(folder: Path) -> list[str]:
 
 def health_check(folder: Path) -> list[str]:
     """Run the box's own `doctor` and self-test, each in a process of its own; what failed."""
-    program = folder / "whis"
-    command = [str(program)] if program.is_file() else [sys.executable, "-m", "whis_box.cli"]
+    command = _program(folder)
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as state:
         environment = os.environ | {"WHIS_STATE": state}
@@ -77,6 +76,16 @@ def health_check(folder: Path) -> list[str]:
             if problems:
                 break
     return problems
+
+
+def migrate_state(folder: Path, state: Path) -> list[str]:
+    """Let the release in `folder` bring the state forward, in a process of its own; what failed."""
+    return _run([*_program(folder), "state", "migrate", "--json", "--state", str(state)], dict(os.environ))
+
+
+def _program(folder: Path) -> list[str]:
+    program = folder / "whis"
+    return [str(program)] if program.is_file() else [sys.executable, "-m", "whis_box.cli"]
 
 
 def _run(command: list[str], environment: dict[str, str]) -> list[str]:
@@ -96,6 +105,8 @@ def _run(command: list[str], environment: dict[str, str]) -> list[str]:
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return [f"{what}: ended with status {done.returncode}: {last}"]
+    if said := report.get("error", {}).get("message"):
+        return [f"{what}: {said}"]
     failed = [
         f"{one['name']}: {one['detail']}" for one in report.get("checks", []) if one["state"] == "failed"
     ]

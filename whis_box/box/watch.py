@@ -1,6 +1,8 @@
 """A running box looks at itself: every file is hashed again, one after another, without being noticed.
 
 Invariant: a problem is reported once, by the name of its file; whoever runs the box decides what to do then.
+What is in use already is not exchanged by a changed file: the weights were hashed and loaded through one open
+file (engine/held.py), the embedder is in memory; the index is read by name, page by page.
 """
 
 from __future__ import annotations
@@ -51,12 +53,20 @@ class Watch:
         except StorageError as error:
             return str(error)
 
-    def __enter__(self) -> Watch:
+    def start(self) -> None:
+        """Begin the first round."""
         self._thread.start()
+
+    def stop(self) -> None:
+        """End between two files."""
+        self._stopped.set()
+        self._thread.join()
+
+    def __enter__(self) -> Watch:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
-        self._thread.join()
+        self.stop()

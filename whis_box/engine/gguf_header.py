@@ -38,13 +38,13 @@ class GgufHeader:
     """Of an adapter: the base it was converted for, as our converter writes it."""
 
 
-def read_header(path: Path) -> GgufHeader:
-    """Check magic, version, counts and metadata of a GGUF file.
+def read_header(path: Path, opened: Path | None = None) -> GgufHeader:
+    """Check magic, version, counts and metadata of a GGUF file; `opened` is another way to the same file.
 
     Raises: NotReadyError if it is missing; VerificationError if it is not a sound GGUF; StorageError.
     """
     try:
-        with path.open("rb") as stream:
+        with (opened or path).open("rb") as stream:
             return _read(stream, path)
     except FileNotFoundError:
         raise NotReadyError(

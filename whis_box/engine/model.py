@@ -20,18 +20,18 @@ MAX_ADAPTER_BYTES = 2 * 1024**3
 class Model:
     """A loaded GGUF. Not thread-safe: one thread of the engine's child owns it."""
 
-    def __init__(self, binding: Any, path: Path, on_gpu: bool = False) -> None:
-        """Load `path` with the backends that are already registered.
+    def __init__(self, binding: Any, path: Path, on_gpu: bool = False, opened: Path | None = None) -> None:
+        """Load `path` with the backends that are already registered; `opened` is another way to that file.
 
         Raises: NotReadyError, VerificationError.
         """
         self.binding = binding
         self.path = path
-        self.header: GgufHeader = read_header(path)
+        self.header: GgufHeader = read_header(path, opened)
         self.on_gpu = on_gpu
         params = binding.llama_model_default_params()
         params.n_gpu_layers = -1 if on_gpu else 0
-        self._pointer = binding.llama_model_load_from_file(os.fsencode(path), params)
+        self._pointer = binding.llama_model_load_from_file(os.fsencode(opened or path), params)
         if not self._pointer:
             raise VerificationError(
                 f"{path}: libllama cannot load this GGUF; copy it again or run `make demo`"

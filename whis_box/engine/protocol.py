@@ -62,7 +62,7 @@ class EngineSpec:
     memory_limit_bytes: int = 0
     """Address space of the child (RLIMIT_AS); 0 sets no limit."""
     base_sha256: str = ""
-    """Names the base in the prefix cache."""
+    """What the base's file must hash to when it is loaded, and its name in the prefix cache; empty: any."""
     gpu_path: str = ""
     """A GPU backend library; layers are offloaded to it when it loads."""
 

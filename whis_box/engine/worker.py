@@ -26,6 +26,7 @@ from whis_box.engine import cpu, native, sandbox
 from whis_box.engine.context import Context
 from whis_box.engine.generation import Generation
 from whis_box.engine.grammar import GrammarCompiler
+from whis_box.engine.held import held
 from whis_box.engine.lane import Lane
 from whis_box.engine.model import Model
 from whis_box.engine.prefix_tree import CacheKey, PrefixTree
@@ -85,7 +86,9 @@ class Worker:
         cpu.load_backend(binding, spec.backend_path)
         device, notes = _load_gpu(binding, spec)
         binding.llama_backend_init()
-        self._model = Model(binding, Path(spec.model_path), on_gpu=device != "cpu")
+        path = Path(spec.model_path)
+        with held(path, spec.base_sha256) as opened:
+            self._model = Model(binding, path, device != "cpu", opened)
         self._grammars = GrammarCompiler(binding, self._model.vocab)
         self._prefixes: list[PrefixTree] = []
         lanes = [self._lane(spec, lane) for lane in spec.lanes]

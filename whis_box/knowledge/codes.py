@@ -15,14 +15,15 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from whis_box.durable import Disk, remove_file, write_file
 from whis_box.errors import ConfigError, NotReadyError, VerificationError, storage_error
-from whis_box.paths import written_beside
 
 EXACT_ROWS = 5_000
 """Up to so many vectors sqlite-vec scans the whole table in a few milliseconds, and no codes are made."""
@@ -55,7 +56,14 @@ def codes_path(index: Path, table: str, vectors_sha256: str) -> Path:
     return index.with_name(f"{index.name}.{table}-{vectors_sha256[:12]}{SUFFIX}")
 
 
-def write_codes(place: Path, blocks: Blocks, n: int, dim: int, vectors_sha256: str) -> None:
+def beside(place: Path) -> Path:
+    """Where this process writes a file of an index until it is complete; killed builds are swept by it."""
+    return place.with_name(f".{place.name}.{os.getpid()}.building")
+
+
+def write_codes(
+    place: Path, blocks: Blocks, n: int, dim: int, vectors_sha256: str, disk: Disk | None = None
+) -> None:
     """Write the codes of `n` unit vectors; `blocks()` gives them in order, BLOCK at a time, at each call.
 
     Raises: ConfigError if 64 does not divide `dim`; StorageError.
@@ -65,22 +73,19 @@ def write_codes(place: Path, blocks: Blocks, n: int, dim: int, vectors_sha256: s
     mean = sum((block.sum(axis=0, dtype=np.float64) for block in blocks()), np.zeros(dim)) / n
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
     header = {"magic": MAGIC, "n": n, "dim": dim, "vectors_sha256": vectors_sha256}
-    with written_beside(place) as beside:
-        try:
-            with beside.open("wb") as stream:
-                stream.write(json.dumps(header).encode().ljust(HEADER_BYTES, b" "))
-                stream.write(mean.astype(np.float32).tobytes() + rotation.astype(np.float32).tobytes())
-                _write_blocks(stream, blocks, _Turn(mean.astype(np.float32), rotation.astype(np.float32)))
-        except OSError as cause:
-            raise storage_error("write the codes", place, cause) from cause
+    turn = _Turn(mean.astype(np.float32), rotation.astype(np.float32))
+    head = (
+        json.dumps(header).encode().ljust(HEADER_BYTES, b" ") + turn.mean.tobytes() + turn.rotation.tobytes()
+    )
+    write_file(disk or Disk(), place, chain([head], _coded(blocks, turn)), beside=beside(place))
 
 
-def forget_others(index: Path, table: str, vectors_sha256: str) -> None:
+def forget_others(index: Path, table: str, vectors_sha256: str, disk: Disk) -> None:
     """Delete the codes of earlier indexes, once the new index is in its place."""
     current = codes_path(index, table, vectors_sha256)
     for path in index.parent.glob(f"{index.name}.{table}-*{SUFFIX}"):
         if path != current:
-            path.unlink(missing_ok=True)
+            remove_file(disk, path)
 
 
 class _Turn:
@@ -228,13 +233,13 @@ def eight_bit_copies(vectors: Vectors) -> NDArray[np.uint8]:
     return np.hstack([values.view(np.uint8), scales])
 
 
-def _write_blocks(stream: IO[bytes], blocks: Blocks, turn: _Turn) -> None:
+def _coded(blocks: Blocks, turn: _Turn) -> Iterator[bytes]:
     for block in blocks():
         columns = np.zeros((block.shape[1] // 64, BLOCK), dtype=np.uint64)
         columns[:, : len(block)] = turn.bits(block).T
-        stream.write(columns.tobytes())
+        yield columns.tobytes()
     for block in blocks():
-        stream.write(eight_bit_copies(block).tobytes())
+        yield eight_bit_copies(block).tobytes()
 
 
 def _header(raw: bytes) -> object:

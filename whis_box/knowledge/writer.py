@@ -19,10 +19,11 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from whis_box.durable import Disk, make_folders, publish
 from whis_box.errors import VerificationError, storage_error
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.chunking import ChunkedRecord
-from whis_box.knowledge.codes import EXACT_ROWS, codes_path, forget_others, write_codes
+from whis_box.knowledge.codes import EXACT_ROWS, beside, codes_path, forget_others, write_codes
 from whis_box.knowledge.facets import FacetWriter
 from whis_box.knowledge.store import SCHEMA_VERSION, VECTOR_TABLES, connect, index_error, vector_blocks
 from whis_box.knowledge.terms import terms
@@ -54,9 +55,8 @@ create virtual table exact using fts5 (body, tokenize = "unicode61 remove_diacri
 class IndexWriter:
     """Builds a new index; used as a context manager, it renames the file into place on success only."""
 
-    def __init__(self, path: Path, dim: int, embedder_sha256: str) -> None:
-        self._path = path
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}.building")
+    def __init__(self, path: Path, dim: int, embedder_sha256: str, disk: Disk | None = None) -> None:
+        self._path, self._beside, self._disk = path, beside(path), disk or Disk()
         self._embedder_sha256, self._dim = embedder_sha256, dim
         self._document_frequency: Counter[str] = Counter()
         self._digest = hashlib.sha256()
@@ -65,8 +65,7 @@ class IndexWriter:
 
     def __enter__(self) -> IndexWriter:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._beside.unlink(missing_ok=True)
+            make_folders(self._disk, self._path.parent)
             _sweep(self._path)
         except OSError as cause:
             raise storage_error("write the index", self._path, cause) from cause
@@ -194,15 +193,14 @@ class IndexWriter:
             if n > EXACT_ROWS:
                 digest = self._digests[table].hexdigest()
                 blocks = partial(vector_blocks, self._connection, table)
-                write_codes(codes_path(self._path, table, digest), blocks, n, self._dim, digest)
+                place = codes_path(self._path, table, digest)
+                write_codes(place, blocks, n, self._dim, digest, self._disk)
         if max(counts.values()) <= EXACT_ROWS:
             execute("vacuum")  # the plain copy of a small table leaves empty pages
         self._connection.close()
-        with self._beside.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        self._beside.replace(self._path)
+        publish(self._disk, self._beside, self._path)
         for table, running in self._digests.items():
-            forget_others(self._path, table, running.hexdigest())
+            forget_others(self._path, table, running.hexdigest(), self._disk)
 
     def _run(self, step: Callable[[], object]) -> None:
         try:
@@ -220,12 +218,12 @@ class IndexWriter:
                 self._run(self._finish)
         finally:
             self._connection.close()
-            self._beside.unlink(missing_ok=True)
+            _sweep(self._path)
 
 
 def _sweep(path: Path) -> None:
-    """Delete what killed builds left beside the index; a build that still runs is left alone."""
+    """Delete what this process or a killed one left beside the index; others that run are left alone."""
     for left in path.parent.glob(f".{path.name}.*.building*"):
         pid = left.name.partition(".building")[0].rpartition(".")[2]
-        if not (pid.isdigit() and Path("/proc", pid).exists()):
+        if pid == str(os.getpid()) or not (pid.isdigit() and Path("/proc", pid).exists()):
             left.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from typing import Any
 from whis_box.rollout.state import RolloutEvent, RolloutState
 from whis_box.rollout.transaction import open_store, transaction, translated
 
-SCHEMA = """
-pragma journal_mode = wal;
+STEPS = (
+    """
 create table if not exists changes (
   seq integer primary key autoincrement, at text not null, environment text not null, actor text not null,
   action text not null, reason text not null, state text not null);
@@ -36,7 +36,8 @@ create table if not exists feedback (
   rating text not null, verdict text not null, comment text not null, analyst text not null,
   training text not null, adapter text not null, release text not null, outcome text not null,
   kind text not null, input text not null, output text not null);
-"""
+""",
+)
 
 
 class RolloutStore:
@@ -46,7 +47,7 @@ class RolloutStore:
         """Raises: StorageError."""
         self.path = path
         self._lock = threading.Lock()
-        self._connection = open_store(path, SCHEMA)
+        self._connection = open_store(path, STEPS)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,8 +1,13 @@
-"""One SQLite transaction: all of a block or nothing, also when the disk is full in the middle."""
+"""Stores in the state folder: one transaction is all or nothing, and a file outlives the program's version.
+
+Invariant: a step of a store's form only adds tables, indexes and columns with a default, so the release that
+was replaced still reads and writes what its successor left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,9 +33,16 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("rollback")
 
 
-def open_store(path: Path, schema: str) -> apsw.Connection:
-    """A connection to the file at `path`, made with `schema` if it is new, readable by its owner alone.
+ADDS = re.compile(
+    r"create (?:unique )?(?:table|index) if not exists |alter table \w+ add column \w+ .*\bdefault\b",
+    re.DOTALL,
+)
 
+
+def open_store(path: Path, steps: Sequence[str]) -> apsw.Connection:
+    """A connection to the file at `path`, readable by its owner alone and brought forward to the last step.
+
+    Each of `steps` is SQL that makes version i + 1 of version i; a file of a later version is left as it is.
     Raises: StorageError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,9 +50,21 @@ def open_store(path: Path, schema: str) -> apsw.Connection:
         connection = apsw.Connection(str(path))
         path.chmod(0o600)
         connection.set_busy_timeout(5000)
-        for statement in schema.split(";"):
-            connection.execute(statement)
+        connection.execute("pragma journal_mode = wal; pragma synchronous = full")
+        if version_of(connection) < len(steps):
+            with transaction(connection):
+                for step in steps[version_of(connection) :]:
+                    for statement in filter(None, map(str.strip, step.split(";"))):
+                        assert ADDS.match(statement), f"would break the release before: {statement}"
+                        connection.execute(statement)
+                connection.execute(f"pragma user_version = {len(steps)}")
         return connection
+
+
+def version_of(connection: apsw.Connection) -> int:
+    """How many steps the file has behind it."""
+    [(version,)] = connection.execute("pragma user_version").fetchall()
+    return int(str(version))
 
 
 @contextmanager

@@ -24,9 +24,8 @@ from whis_box.server.failures import HttpError
 from whis_box.server.settings import JobsConfig
 from whis_box.server.wire import FINAL, Job, JobError, JobStatus
 
-SCHEMA = """
-pragma journal_mode = wal;
-pragma synchronous = full;
+STEPS = (
+    """
 create table if not exists jobs (
   seq integer primary key autoincrement, id text not null unique, owner text not null, kind text not null,
   status text not null, request_id text not null, input text not null, clearance text not null,
@@ -38,7 +37,8 @@ create unique index if not exists jobs_by_key on jobs (owner, idempotency_key)
 create index if not exists jobs_by_status on jobs (status, seq);
 create table if not exists deliveries (
   job_id text primary key, tries integer not null default 0, due_at real not null);
-"""
+""",
+)
 COLUMNS = (
     "seq, id, owner, kind, status, request_id, input, clearance, model, created_at, started_at, finished_at,"
     " expires_at, attempts, error, result, callback_url, idempotency_key, fingerprint"
@@ -119,7 +119,7 @@ class JobStore:
         """
         self.path, self._config = path, config
         self._lock = threading.Lock()
-        self._connection = open_store(path, SCHEMA)
+        self._connection = open_store(path, STEPS)
         with translated(self.path):
             [(latest,)] = self._connection.execute(
                 "select coalesce(max(max(created_at, coalesce(finished_at, 0))), 0) from jobs"

@@ -23,13 +23,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", response_model=Readiness, responses=responses())
 async def readyz(service: TheService) -> Readiness:
-    """The model and the index are loaded; 503 before that, and while the server drains."""
+    """The box is loaded and unchanged; 503 before that, and while the server drains."""
+    problem = service.load_error or service.refusal
     checks = [
-        Check(name="box", ready=service.seats is not None, detail=service.load_error),
+        Check(name="box", ready=service.seats is not None and not problem, detail=problem),
         Check(name="draining", ready=not service.draining),
     ]
     if not all(check.ready for check in checks):
-        detail = service.load_error or ("shutting down" if service.draining else "loading the model")
+        detail = problem or ("shutting down" if service.draining else "loading the model")
         raise HttpError(503, "not_ready", detail, retry_after_s=2)
     return Readiness(ready=True, checks=checks)
 

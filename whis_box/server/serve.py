@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from whis_box.audit import AuditLog
 from whis_box.config import load_config
+from whis_box.durable import Disk
 from whis_box.errors import ConfigError, StorageError, WhisError, storage_error
 from whis_box.paths import state_dir
 from whis_box.rollout.config import RolloutConfig
@@ -29,6 +30,7 @@ from whis_box.server.access import Doorkeeper, is_local, read_keys
 from whis_box.server.app import create_app
 from whis_box.server.service import Service
 from whis_box.server.settings import ListenConfig, ServerConfig
+from whis_box.state import write_note
 
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a connection to a whole request head
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver", "whis"})
@@ -62,6 +64,7 @@ def serve(
     keys = read_keys(config.access)
     local = is_local(listen.host, listen.uds)
     check_exposure(listen, bool(keys), local)
+    write_note(state_dir(), Disk())
     audit = AuditLog(state_dir() / "audit", config.audit.rotate_bytes)
     doorkeeper = Doorkeeper(keys, config.access, config.limits, local)
     service = Service(folder, config, rollout, audit, doorkeeper)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from whis_box.audit import AuditLog
+from whis_box.box.manifest import Manifest
+from whis_box.box.watch import Watch
 from whis_box.copilot import Copilot, OnText
 from whis_box.errors import EngineError, NotReadyError, RequestCancelledError, VerificationError
 from whis_box.ingest.alerts import read_alert
@@ -41,6 +44,7 @@ from whis_box.server.wire import AskRequest, Narrowing, SearchRequest, SearchRes
 
 T = TypeVar("T")
 R = TypeVar("R", Answer, Triage)
+log = logging.getLogger("whis.server")
 OURS = frozenset({"", "whis", "default"})
 
 
@@ -81,6 +85,8 @@ class Service:
         self.rollout_store = RolloutStore(state_dir() / "rollout.sqlite")
         self.traffic = Traffic(Control(rollout, self.rollout_store), audit, self.metrics)
         self.seats: Seats | None = None
+        self.watch: Watch | None = None
+        self.altered: list[str] = []
         self.load_error = ""
         self.opened_at = ""
         self.opened_unix = 0
@@ -96,6 +102,11 @@ class Service:
             "Lives of the model process beyond the first.",
             lambda: self.seats.box.engine.restarts if self.seats else 0,
         )
+        self.metrics.gauge(
+            "whis_box_altered_files",
+            "Files that differ from the manifest since the box was opened.",
+            lambda: len(self.altered),
+        )
 
     def open(self) -> None:
         """Load the box and make the seats.
@@ -106,9 +117,22 @@ class Service:
         self.opened_unix = int(time.time())
         self.opened_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.seats = Seats(box, self.config.seats, self.config.limits.max_waiting)
+        self.start_watch(box.manifest)
+
+    def start_watch(self, manifest: Manifest) -> None:
+        """Hash the box's files again, one after another, until `close`."""
+        self.watch = Watch(self.folder, manifest, self._note_altered, self.config.watch.round_s)
+        self.watch.start()
+
+    def _note_altered(self, problem: str) -> None:
+        log.error("the box changed while it ran", extra={"fields": {"problem": problem}})
+        self.altered.append(problem)
+        self.audit.append("box.altered", "whis", detail={"problem": problem})
 
     def close(self) -> None:
         """Drain, then end everything."""
+        if self.watch is not None:
+            self.watch.stop()
         if self.seats is not None:
             self.seats.close(self.config.drain_s)
             self.seats.box.close()
@@ -135,11 +159,21 @@ class Service:
     def ready_seats(self) -> Seats:
         """The seats.
 
-        Raises: NotReadyError while the box loads, or when it could not be loaded.
+        Raises: NotReadyError while the box loads, or when it could not be loaded; VerificationError when it
+        changed since, unless the config only wants that reported.
         """
+        if self.refusal:
+            raise VerificationError(self.refusal)
         if self.seats is None:
             raise NotReadyError(self.load_error or "the model and the index are loading; try again soon")
         return self.seats
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing is answered any more, empty while all is well."""
+        if not self.altered or self.config.watch.on_change == "report":
+            return ""
+        return f"the box changed while it ran: {self.altered[0]}; run `whis box verify`, then start again"
 
     @property
     def box(self) -> OpenedBox:

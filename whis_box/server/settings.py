@@ -100,6 +100,15 @@ class AuditConfig(Section):
     """Size at which a new file is begun; the chain goes on."""
 
 
+class WatchConfig(Section):
+    """Hashing the box again while it runs."""
+
+    round_s: float = Field(21_600.0, gt=0)
+    """Time in which every file of the box is looked at once."""
+    on_change: Literal["refuse", "report"] = "refuse"
+    """After a file differs: answer nothing until the next start, or only say so in log, audit and metrics."""
+
+
 class LibraryConfig(Section):
     """Ingest and purge over HTTP; only where the build half is installed."""
 
@@ -126,6 +135,8 @@ class ServerConfig(Section):
     """Signed callbacks."""
     audit: AuditConfig = AuditConfig()
     """The audit log."""
+    watch: WatchConfig = WatchConfig()
+    """Hashing the box again."""
     library: LibraryConfig = LibraryConfig()
     """Ingest and purge."""
     drain_s: float = Field(30.0, ge=0)
