@@ -46,9 +46,10 @@ WITHIN_A_TIER = {
 }
 BUILD_HALF = ("convert", "train")
 ALLOWED = ("errors", "paths", "schemas", "config", "prompts", "engine")
-# What training must do exactly as serving does: cut word pieces and sentences, read a corpus and an alert.
+# What training must do exactly as serving does: cut and hash text, read a corpus and an alert.
 SHARED_WITH_SERVING = (
     "guards.linear",
+    "guards.output",
     "guards.views",
     "ingest.alerts",
     "ingest.corpus",
