@@ -24,7 +24,8 @@ from whis_box.server.body import validated
 from whis_box.server.failures import HttpError, envelope
 from whis_box.server.feeds import ATTEMPT, FINAL_ID, Feeds
 from whis_box.server.formats import Format
-from whis_box.server.jobs import JobRow, JobStore, NewJob
+from whis_box.server.job_rows import JobRow, NewJob
+from whis_box.server.jobs import JobStore
 from whis_box.server.runner import Runner
 from whis_box.server.service import Call, Service
 from whis_box.server.wire import AskRequest, JobKind, JobRequest, SearchRequest

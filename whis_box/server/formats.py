@@ -17,7 +17,7 @@ from whis_box.exports import Case, export, to_text
 from whis_box.ingest.alerts import read_alert
 from whis_box.schemas import Triage
 from whis_box.server.failures import HttpError
-from whis_box.server.jobs import JobRow
+from whis_box.server.job_rows import JobRow
 
 Format = Literal["json", "navigator", "stix", "case", "cacao"]
 JSON: Format = "json"

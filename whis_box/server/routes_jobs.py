@@ -16,7 +16,7 @@ from whis_box.server.body import StrictRoute, is_ndjson, lines_of, read_object, 
 from whis_box.server.deps import TheCaller, TheDesk, TheService, require, responses
 from whis_box.server.failures import HttpError, as_envelope
 from whis_box.server.formats import AcceptHeader, FormatQuery
-from whis_box.server.jobs import JobRow, NewJob
+from whis_box.server.job_rows import JobRow, NewJob
 from whis_box.server.service import Call
 from whis_box.server.wire import BatchError, Job, JobKind, JobList, JobRequest, JobStatus
 
