@@ -34,6 +34,7 @@ from tests.attacks.judge import judge_answer, judge_triage
 from whis_box.copilot import Copilot
 from whis_box.engine.cpu import cpu_model, thread_count
 from whis_box.guards.detector import Detection
+from whis_box.ingest.alerts import describe, read_alert
 from whis_box.knowledge import identifiers
 from whis_box.paths import repository_root, source_commit
 from whis_box.schemas import Answer, Citation, Triage
@@ -198,7 +199,8 @@ def requests(copilot: Copilot) -> Iterator[tuple[str, Callable[[], tuple[str, An
 
 def _asked(copilot: Copilot, one: dict[str, Any]) -> tuple[str, Answer | Triage]:
     if "event" in one:
-        return json.dumps(one["event"], ensure_ascii=False), copilot.triage(one["event"])
+        told = describe(read_alert(one["event"]))
+        return f"{told}\n{json.dumps(one['event'], ensure_ascii=False)}", copilot.triage(one["event"])
     return one["question"], copilot.ask(one["question"])
 
 
@@ -212,8 +214,10 @@ def checked(copilot: Copilot, ask: Callable[[], tuple[str, Answer | Triage]]) ->
     strange = []
     for text, numbers in told:
         source = "\n".join([*(quotes[n] for n in numbers), *([asked] if isinstance(output, Triage) else [])])
-        named = [*_IDENTIFIER.findall(text), *(one.value for one in identifiers.extract(text))]
-        strange += [one for one in named if one.lower() not in source.lower() and not _known(copilot, one)]
+        written = [one for one in _IDENTIFIER.findall(text) if one.lower() not in source.lower()]
+        held = {one.value for one in identifiers.extract(source)}
+        named = [one.value for one in identifiers.extract(text) if one.value not in held]
+        strange += [one for one in (*written, *named) if not _known(copilot, one)]
     altered = [one.n for one in output.citations if not _verbatim(copilot, one)]
     ended = output.status if isinstance(output, Answer) else output.verdict
     if strange or altered:
