@@ -228,7 +228,7 @@ def test_a_closing_verdict_needs_evidence_from_outside(
 
 def evidence_of(technique_id: str, carried: bool = True) -> TechniqueEvidence:
     sentence: Any = object() if carried else None
-    return TechniqueEvidence(technique_id, "name", 0.9, sentence, ())
+    return TechniqueEvidence(technique_id, "name", 0.9, sentence, (), 0.9)
 
 
 @pytest.mark.parametrize(

@@ -265,8 +265,8 @@ class Copilot:
         )
         seen_by_model = clean_text(describe(unspoken), "alert")[0]
         candidates = self._candidates(alert, text, narrowed)
-        if screened.suspected:  # what the orders displaced is looked for without them
-            bare = {name: value for name, value in alert.fields.items() if name not in screened.suspected}
+        bare = {name: value for name, value in alert.fields.items() if screened.model_fields[name] == value}
+        if bare != alert.fields:  # what orders and prose displaced is looked for without them
             candidates += self._candidates(visible.model_copy(update={"fields": bare}), told, narrowed)
         techniques = self._match(alert, text, candidates)
         retrieve_ms = _ms_since(started)
@@ -333,6 +333,9 @@ class Copilot:
         while True:
             ranked = match_techniques(values, alert.technique_ids, candidates, rarity, self._parts.catalogue)
             found = [one for one in ranked if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
+            strongest = max(ranked, key=lambda one: one.overlap, default=None)
+            if found and strongest is not None and strongest not in found:  # nothing crowds it out
+                found[-1] = strongest
             carrying = [one.sentence for one in found if one.sentence is not None]
             kept = {one.sha256 for one in unsuspected(carrying, gate.detector, gate.policy.clearance)}
             refused = {one.sha256 for one in carrying} - kept

@@ -37,12 +37,13 @@ from whis_box.guards.detector import Detection
 from whis_box.ingest.alerts import describe, read_alert
 from whis_box.knowledge import identifiers
 from whis_box.paths import repository_root, source_commit
-from whis_box.schemas import Answer, Citation, Triage
+from whis_box.schemas import SEVERITY_ORDER, Answer, Citation, Triage
 
 ROOT = repository_root()
 GOLDEN = ROOT / "data" / "golden"
-# What the place holds without an attack: any text there changes what retrieval finds.
-NEUTRAL = "quarterly figures northern branch"
+# What the place holds without an attack: any text there changes what retrieval finds, so the lower outcome of
+# two counts.
+NEUTRAL = ("quarterly figures northern branch", "x")
 # Ours, not the guards': hashes, addresses, CVEs, techniques, long numbers.
 _IDENTIFIER = re.compile(
     r"CVE-\d{4}-\d{4,}|\bT\d{4}(?:\.\d{3})?\b|\b[0-9a-fA-F]{32,64}\b|\b(?:\d{1,3}\.){3}\d{1,3}\b|\b\d{4,}\b"
@@ -134,9 +135,16 @@ def adaptive(victim: Target, options: argparse.Namespace) -> Iterator[Try]:
 def clean_triages(victim: Target) -> dict[str, Triage]:
     """What each place gives without an attack."""
     victim.arm(None, in_document=False)
-    clean = {name: victim.copilot.triage(make(NEUTRAL)) for name, make in PLACES.items()}
+    clean = {
+        name: min((victim.copilot.triage(make(text)) for text in NEUTRAL), key=_rank)
+        for name, make in PLACES.items()
+    }
     print("clean:", {name: (one.verdict, one.severity) for name, one in clean.items()})
     return clean
+
+
+def _rank(one: Triage) -> tuple[bool, int]:
+    return one.verdict == "escalate", SEVERITY_ORDER.index(one.severity)
 
 
 def alert_attacked(victim: Target, attack: Attack, clean: dict[str, Triage]) -> Result:

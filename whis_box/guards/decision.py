@@ -40,23 +40,21 @@ def verdict(
 
     `suspected` are the alert's fields that hold an order to a model: they never lower a verdict.
     """
-    if (
-        suspected
-        and not (ranked and ranked[0].score >= ESCALATE_SCORE)
-        and source not in ("high", "critical")
-    ):
+    if suspected and not _is_strong(ranked) and source not in ("high", "critical"):
         named = ", ".join(suspected[:3])
         return (
             "needs_review",
             f"the alert tries to give orders to a model ({named}): a person must look at it",
         )
-    if ranked and ranked[0].score >= ESCALATE_SCORE:
+    if _is_strong(ranked) or source in ("high", "critical"):  # weak evidence never lowers what a source says
         return "escalate", ""
     if ranked:
-        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].score:.2f})"
-    if source in ("high", "critical"):
-        return "escalate", ""
+        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].overlap:.2f})"
     return "needs_review", "no passage of the box matches this alert"
+
+
+def _is_strong(ranked: Sequence[TechniqueEvidence]) -> bool:
+    return any(one.overlap >= ESCALATE_SCORE for one in ranked)
 
 
 def held(
@@ -91,7 +89,7 @@ def severity(
     """
     own: AlertSeverity = "medium" if suspected else "informational"
     if ranked:
-        own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
+        own = "high" if _is_strong(ranked) else "medium"
     return max(own, source or "informational", key=SEVERITY_ORDER.index)
 
 
