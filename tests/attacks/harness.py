@@ -34,7 +34,7 @@ from whis_box.schemas import Chunk, ChunkMeta, Hit, Lineage, Record, Source
 
 LINEAGE = Lineage(box="-", base="-", adapter="-", index="-", embedder="-", prompt="-", policy="-")
 PLANTED_ID = "planted"
-# Title, heading and body around a planted text; the detector must not mark them, or the attack is not measured.
+# Title, heading and body around a planted text; the detector must not mark them, or it alone is measured.
 FRAME = ("Sensor change log", "Release 4.2", "The driver was updated in the second week of March.")
 _WORDS = re.compile(r"\w+")
 
