@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def test_assembling_again_changes_nothing(parts: BoxParts, small_box: Path) -> N
     parts.license.write_text("other")
     assert assemble(parts, small_box, BoxConfig())[1] is True
     verify(small_box)
+
+
+def test_an_adapter_comes_with_its_list_of_leaks_or_not_at_all(parts: BoxParts, tmp_path: Path) -> None:
+    folder = tmp_path / "soc" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "adapter.gguf").write_bytes(b"weights")
+    with_adapter = replace(parts, adapters=(folder,))
+    with pytest.raises(NotReadyError, match=r"leaks.txt.*train\.leaks"):
+        assemble(with_adapter, tmp_path / "other", BoxConfig())
+    (folder / "leaks.txt").write_text("1\t00000000000000ff\n")
+    assemble(with_adapter, tmp_path / "other", BoxConfig())
+    held = {one.path for one in verify(tmp_path / "other")[0].files}
+    assert {"adapters/soc/1.0.0/adapter.gguf", "adapters/soc/1.0.0/leaks.txt"} <= held
 
 
 def flip(path: Path) -> None:

@@ -49,10 +49,11 @@ WITHIN_A_TIER = {
 }
 BUILD_HALF = ("convert", "train")
 ALLOWED = ("errors", "paths", "schemas", "config", "prompts", "engine")
-# What training must do exactly as serving does: cut word pieces and sentences, read a corpus and an alert,
-# retrieve the facts of a prompt and the techniques that are offered.
+# What training must do exactly as serving does: cut and hash text, read a corpus and an alert, retrieve the
+# facts of a prompt and the techniques that are offered.
 SHARED_WITH_SERVING = (
     "guards.linear",
+    "guards.output",
     "guards.views",
     "ingest.alerts",
     "ingest.corpus",

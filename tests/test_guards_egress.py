@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from whis_box import machine
 from whis_box.errors import NotReadyError, VerificationError
 from whis_box.guards.egress import check_silence, sockets_of
 from whis_box.paths import repository_root
@@ -43,6 +45,23 @@ def test_a_client_of_the_listener_is_allowed_and_a_datagram_socket_is_not() -> N
                     with pytest.raises(VerificationError, match="udp"):
                         check_silence(listeners=frozenset({port}))
             client.communicate()
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_stray_socket_is_named_by_address_and_port(family: int, host: str) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as stray:
+        try:
+            stray.bind((host, 0))
+        except OSError:
+            pytest.skip(f"no {host} here")
+        stray.listen(1)
+        shown = f"[{host}]" if ":" in host else host
+        with pytest.raises(VerificationError, match=re.escape(f"{shown}:{stray.getsockname()[1]} ->")):
+            check_silence()
+        doctor = machine.sockets()
+        assert doctor.state == "failed" and f":{stray.getsockname()[1]}" in doctor.detail
+    assert machine.sockets().state == "ok"
+    assert machine.sockets("gone", 2**22 + 1).state == "warning"
 
 
 def test_a_process_that_is_gone_is_no_pass() -> None:

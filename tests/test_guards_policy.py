@@ -25,8 +25,9 @@ from whis_box.guards.vocabulary import foreign
 from whis_box.ingest.review import review, write_review
 from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.knowledge.retriever import Retriever
-from whis_box.knowledge.techniques import Catalogue
+from whis_box.knowledge.techniques import Catalogue, TechniqueEvidence
 from whis_box.paths import repository_root
+from whis_box.schemas import Finding
 
 ROOT = repository_root()
 FOLDER = ROOT / "data" / "guards"
@@ -180,12 +181,21 @@ def test_leaks_are_found_unless_the_question_held_them(text: str, what: str) -> 
 def test_training_text_is_known_by_its_hash_only(tmp_path: Path) -> None:
     secret = "the quick canary sings at noon behind the old mill"
     (tmp_path / LEAK_FILE).write_text(f"10\t{shingle(secret.split()):016x}\n")
-    filtered = OutputFilter(tmp_path)
+    filtered = OutputFilter([tmp_path / LEAK_FILE])
     assert filtered.leak(f"It says: {secret}.", []) == "text the model was trained on"
     assert filtered.leak(f"It says: {secret}.", [secret]) == ""
     (tmp_path / LEAK_FILE).write_text("ten\tx\n")
     with pytest.raises(VerificationError, match="line 1"):
-        OutputFilter(tmp_path)
+        OutputFilter([tmp_path / LEAK_FILE])
+
+
+def test_an_adapter_without_its_list_stops_the_start(tmp_path: Path) -> None:
+    missing = tmp_path / LEAK_FILE
+    with pytest.raises(NotReadyError, match=r"leaks.txt.*train\.leaks"):
+        open_gate(FOLDER, CATALOGUE, GuardPolicy(), [missing])
+    missing.write_text("")
+    with pytest.raises(VerificationError, match="is empty"):
+        open_gate(FOLDER, CATALOGUE, GuardPolicy(), [missing])
 
 
 def test_an_answer_with_a_leak_is_stopped(retriever: Retriever, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +224,33 @@ def test_a_closing_verdict_needs_evidence_from_outside(
     evidence: list[Any] = [object()] if outside else []
     verdict, reason = decision.held(proposed, "", evidence, suspected, conflict)
     assert verdict == given and bool(reason) == (given != proposed)
+
+
+def evidence_of(technique_id: str, carried: bool = True) -> TechniqueEvidence:
+    sentence: Any = object() if carried else None
+    return TechniqueEvidence(technique_id, "name", 0.9, sentence, (), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("ranked", "claimed", "chosen", "codes"),
+    [
+        ([evidence_of("T1003.001")], [], "T1003.001", []),
+        ([evidence_of("T1003.001")], ["T1003"], "T1003.001", []),
+        ([evidence_of("T1003.001")], ["T1055"], "T1003.001", ["source_disagreement"]),
+        ([evidence_of("T1003.001")], [], "T1059", ["technique_disagreement"]),
+        ([evidence_of("T1003.001")], ["T1055"], "none", ["source_disagreement", "technique_disagreement"]),
+        ([evidence_of("T1055", False)], ["T1055"], "T1055", []),
+        ([], ["T1055"], "none", []),
+    ],
+)
+def test_a_source_or_model_that_disagrees_with_the_evidence_is_a_conflict(
+    ranked: list[TechniqueEvidence], claimed: list[str], chosen: str, codes: list[str]
+) -> None:
+    findings: list[Finding] = []
+    conflict = decision.report_conflict(ranked, claimed, chosen, findings)
+    assert [one.code for one in findings] == codes and bool(conflict) == bool(codes)
+    outside: list[Any] = [object()]
+    assert decision.held("benign", "", outside, (), conflict)[0] == ("needs_review" if codes else "benign")
 
 
 def planted(text: str) -> dict[str, Any]:

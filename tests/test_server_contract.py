@@ -54,7 +54,8 @@ def test_generated_requests_find_no_fault(server: Running, tmp_path: Path) -> No
         [
             command, "run", f"{server.url}/openapi.json", "--max-examples", str(CASES), "--seed", "1",
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,"
-            "response_schema_conformance", "--phases", "examples,coverage,fuzzing", "--no-color",
+            "response_schema_conformance", "--request-timeout", "60", "--no-color",
+            "--phases", "examples,coverage,fuzzing",
             "--exclude-path-regex", "/export",
         ],
         capture_output=True, text=True, timeout=max(550, 20 * CASES), cwd=tmp_path,

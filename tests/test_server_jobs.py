@@ -19,7 +19,8 @@ from tests.server_box import ALERT, QUESTION, FakeBox, Running, serving
 from whis_box.errors import EngineCrashedError, StorageError
 from whis_box.server.access import KeyEntry, digest
 from whis_box.server.failures import HttpError
-from whis_box.server.jobs import JobStore, NewJob
+from whis_box.server.job_rows import NewJob
+from whis_box.server.jobs import JobStore
 from whis_box.server.settings import CallbackConfig, JobsConfig, ServerConfig
 
 ASK = {"kind": "ask", "input": {"question": QUESTION}}

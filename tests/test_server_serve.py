@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from whis_box.paths import repository_root
 from whis_box.server.access import KeyEntry, digest, new_key, read_keys
 from whis_box.server.callbacks import read_secret
 from whis_box.server.serve import allowed_hosts, check_exposure, open_socket
-from whis_box.server.settings import AccessConfig, CallbackConfig, ListenConfig, ServerConfig
+from whis_box.server.settings import AccessConfig, CallbackConfig, HttpLimits, ListenConfig, ServerConfig
 
 
 @pytest.mark.parametrize(
@@ -124,10 +127,43 @@ def test_reload_exchanges_keys_and_a_bad_file_changes_nothing(fake_box: FakeBox,
             return server.http.get("/v1/models", headers={"x-api-key": key}).status_code
 
         assert (status("old-key"), status("new-key")) == (401, 200)
+        smaller = ServerConfig(seats=7, access=config.access, limits=HttpLimits(max_body_bytes=1024))
+        assert server.service.reload(smaller) == ["seats"]
+        body = {"question": "x" * 2000}
+        assert server.http.post("/v1/ask", json=body, headers={"x-api-key": "new-key"}).status_code == 413
         path.write_text("keys: nonsense")
         with pytest.raises(ConfigError):
             server.service.reload(config)
-        assert status("new-key") == 200
+        assert status("new-key") == 200 and server.service.config.limits.max_body_bytes == 1024
+        assert server.service.config.seats == ServerConfig().seats
+
+
+def test_readiness_names_the_device_and_what_differs_from_what_was_asked(fake_box: FakeBox) -> None:
+    fake_box.info = replace(fake_box.info, device="cpu", notes=["no GPU driver answers"])
+    with serving(fake_box) as server:
+        checks = {one["name"]: one for one in server.http.get("/readyz").json()["checks"]}
+    assert checks["engine"]["detail"] == "on cpu, backend fake; no GPU driver answers"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_curl_asks_over_tls_and_the_clear_is_not_answered(fake_box: FakeBox, tmp_path: Path) -> None:
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    made += ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    listen = ListenConfig(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
+    with serving(fake_box, ServerConfig(listen=listen)) as server:
+        base = ["curl", "-sS", "--max-time", "20", "--cacert", str(tmp_path / "cert.pem")]
+        asked = [*base, "--tlsv1.2", "--data", json.dumps({"question": QUESTION})]
+        done = subprocess.run(
+            [*asked, f"https://localhost:{server.port}/v1/ask"], capture_output=True, text=True
+        )
+        assert done.returncode == 0 and json.loads(done.stdout)["status"] == "answered", done.stderr
+        strange = ["curl", "-sS", "--max-time", "20", f"https://localhost:{server.port}/healthz"]
+        assert subprocess.run(strange, capture_output=True).returncode == 60  # not a known certificate
+        clear = [*base, f"http://localhost:{server.port}/healthz"]
+        assert subprocess.run(clear, capture_output=True).returncode != 0
 
 
 def test_a_request_under_way_ends_when_the_server_is_told_to_stop(fake_box: FakeBox) -> None:

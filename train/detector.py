@@ -1,6 +1,6 @@
 """Fit the guards' detector, and write it as a plain file of n-grams and weights.
 
-    python -m train.detector            writes data/guards/detector.tsv
+    python -m train.detector [FOLDER]   writes data/guards/detector.tsv, or FOLDER/detector.tsv
 
 It tells orders to a model from what documents, alerts and questions say. The figures printed are out of fold:
 a line is scored by a model that never saw its template or its document. No public benchmark and no golden
@@ -68,7 +68,7 @@ def main() -> int:
         found = list(injections())
         print(f"{len(found)} lines, {dict(Counter(one.label or 'harmless' for one in found))}")
         report(found)
-        write(DATA / "guards" / "detector.tsv", fit(found))
+        write(Path(sys.argv[1] if sys.argv[1:] else DATA / "guards") / "detector.tsv", fit(found))
     except WhisError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -90,6 +90,13 @@ def injections() -> Iterator[Example]:
             yield Example(codecs.encode(words, "rot13"), "", one.group)
             yield Example(words[::-1], "", one.group)
     yield from _values(rng)
+    for name in ("reports", "values"):
+        for number, template in enumerate(_lines(f"guards/training/{name}.txt")):
+            for filled in dict.fromkeys(_filled(template, rng) for _ in range(FILLINGS)):
+                yield Example(filled, "", f"{name}{number}")
+    for line in _lines("catalogue/attack-enterprise.tsv")[1:]:  # fields of alerts name techniques
+        technique_id, name, *_ = line.split("\t")
+        yield Example(name, "", technique_id.partition(".")[0])
     for number, line in enumerate(_lines("guards/training/mentions.txt")):
         yield Example(line, "", f"m{number}")
 
@@ -113,6 +120,7 @@ def _values(rng: random.Random) -> Iterator[Example]:
     for number in range(300):
         digits = rng.randbytes(16).hex()
         guid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        yield Example(guid.upper(), "", f"v{number}")
         name = rng.choice(("SYSTEM", "Administrator", "svc_web", "NT AUTHORITY\\SYSTEM", "Machine", "User"))
         provider = rng.choice(("Microsoft-Windows-Sysmon", "Microsoft-Windows-Security-Auditing", "auditd"))
         yield Example(f"{name} {guid} {provider}/Operational {rng.randrange(9999)}", "", f"v{number}")

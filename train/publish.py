@@ -2,8 +2,8 @@
 
     python -m train.publish RUN --base build/models/base.gguf --evaluation FILE --leakage FILE [--note TEXT]
 
-writes train/adapters/<name>/<version>/. Invariant: the card says only what the files beside it say; a report
-made for another adapter is refused.
+writes train/adapters/<name>/<version>/, with the list of what the adapter must not say. Invariant: the card
+says only what the files beside it say; a report made for another adapter is refused.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 from convert import lora as convert_lora
 from train.config import TrainConfig
+from train.leaks import leaks_of
 from whis_box.config import load_config
 from whis_box.errors import InputError, VerificationError, WhisError
+from whis_box.guards.output import LEAK_FILE
 from whis_box.paths import file_sha256, read_text, repository_root, written_beside
 
 ADAPTERS = repository_root() / "train" / "adapters"
@@ -67,6 +69,7 @@ def publish(run: Path, base: Path, evaluation: Path, leakage: Path, note: str) -
     texts = {name: read_text(run / name) for name in COPIED}
     texts |= {"evaluation.json": read_text(evaluation), "leakage.json": read_text(leakage)}
     texts["curve.svg"] = curve_svg(curve)
+    texts[LEAK_FILE] = leaks_of(run)
     texts["README.md"] = card(config, lineage, curve, tested, leaks, file_sha256(target), size, note)
     for name, text in texts.items():
         with written_beside(folder / name) as beside:

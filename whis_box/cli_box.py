@@ -68,6 +68,14 @@ def _build_options(build: argparse.ArgumentParser, build_dir: Path) -> None:
     build.add_argument("--self-test", type=Path, default=root / "data" / "golden" / "selftest.ndjson")
     build.add_argument("--program", type=Path, default=None, metavar="DIR", help="the frozen program")
     build.add_argument("--trust", type=Path, default=None, metavar="DIR", help="root files to carry along")
+    build.add_argument(
+        "--adapter",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="a published adapter's folder",
+    )
     build.add_argument("--sequence", type=int, default=0, metavar="N", help="number of this release")
     build.add_argument("--issued-at", default="", metavar="TIME", help="like 2026-01-31T00:00:00Z")
     build.add_argument("--valid-days", type=int, default=365, metavar="N")
@@ -94,6 +102,7 @@ def _build(options: argparse.Namespace) -> int:
         self_test=options.self_test,
         program=options.program,
         trust=options.trust,
+        adapters=tuple(options.adapter),
     )
     release = Release(options.sequence, options.issued_at, options.valid_days)
     manifest, changed = assemble(parts, options.out, config, release)

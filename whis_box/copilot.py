@@ -18,9 +18,10 @@ from whis_box.engine.protocol import Completion, GenerateRequest
 from whis_box.errors import InputError
 from whis_box.guards import decision
 from whis_box.guards.binding import BoundAnswer, CitationList, bind, cite
+from whis_box.guards.draft import AnswerDraft
 from whis_box.guards.gate import Gate
 from whis_box.guards.grounding import check_citation
-from whis_box.guards.release import release_answer, release_triage
+from whis_box.guards.release import may_leave, release_answer, release_triage
 from whis_box.guards.requests import Refusal
 from whis_box.guards.screen import screen_evidence, screen_fields, unsuspected
 from whis_box.guards.text import clean_text
@@ -129,7 +130,8 @@ class Copilot:
     ) -> Answer:
         """Answer from the box's passages, or say that they hold none.
 
-        `on_text` streams the draft sentence by sentence, before it is bound and checked.
+        `on_text` streams the draft in sentences that are bound and checked one by one; the answer may order,
+        add and leave out.
 
         Raises: InputError, EngineError, VerificationError.
         """
@@ -156,7 +158,7 @@ class Copilot:
         prompt = prompts.answer_prompt(
             cleaned, shown, style, self._parts.model.generation.max_sentences, mark=mark
         )
-        draft = _Draft(evidence, on_text) if on_text and style == "select" else on_text
+        draft = self._draft(evidence, cleaned, mark, on_text) if on_text else None
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, draft)
         drafted = prompts.parse_answer(completion.text, style)
         bound = self._bind(drafted, evidence)
@@ -192,6 +194,15 @@ class Copilot:
             lineage=self._parts.lineage,
             timings=Timings(total_ms=total_ms),
         )
+
+    def _draft(self, evidence: Evidence, question: str, mark: str, on_text: OnText) -> AnswerDraft:
+        parts = self._parts
+
+        def leaves(sentences: Sequence[str], quotes: Sequence[str]) -> bool:
+            return may_leave(sentences, quotes, question, parts.gate, parts.catalogue, mark)
+
+        style, support = parts.model.generation.style, parts.model.grounding.min_support
+        return AnswerDraft(style, evidence.sentences, parts.selector.idf, support, leaves, on_text)
 
     def _bind(self, drafted: Sequence[tuple[int, str]], evidence: Evidence) -> BoundAnswer:
         idf = self._parts.selector.idf({term for _, text in drafted for term in terms(text)})
@@ -236,6 +247,8 @@ class Copilot:
     ) -> Triage:
         """Judge one alert: observables and techniques by code, a summary by the model, checked by code.
 
+        `on_text` receives the summary once it has been checked.
+
         Raises: EngineError, VerificationError.
         """
         started = time.perf_counter()
@@ -252,8 +265,8 @@ class Copilot:
         )
         seen_by_model = clean_text(describe(unspoken), "alert")[0]
         candidates = self._candidates(alert, text, narrowed)
-        if screened.suspected:  # what the orders displaced is looked for without them
-            bare = {name: value for name, value in alert.fields.items() if name not in screened.suspected}
+        bare = {name: value for name, value in alert.fields.items() if screened.model_fields[name] == value}
+        if bare != alert.fields:  # what orders and prose displaced is looked for without them
             candidates += self._candidates(visible.model_copy(update={"fields": bare}), told, narrowed)
         techniques = self._match(alert, text, candidates)
         retrieve_ms = _ms_since(started)
@@ -264,15 +277,15 @@ class Copilot:
             mark,
             gate.datamark(seen_by_model, mark),
         )
-        completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, on_text)
+        completion = self._generate(prompt, self._parts.model.generation.max_tokens_summary, None)
         chosen, drafted_summary = prompts.parse_triage(completion.text)
         # With an order to a model in the alert, no model speaks for it.
         drafted_summary = "" if screened.suspected else drafted_summary
         summary = decision.summary(seen_by_model, drafted_summary, told, findings)
-        decision.report_disagreement(techniques, chosen, findings)
+        disputed = decision.report_conflict(techniques, alert.technique_ids, chosen, findings)
         proposed = decision.verdict(techniques, alert.severity, screened.suspected)
         outside = [one.sentence for one in techniques if one.sentence is not None]
-        verdict, reason = decision.held(*proposed, outside, screened.suspected, "")
+        verdict, reason = decision.held(*proposed, outside, screened.suspected, disputed)
         advice = self._advice(techniques)
         cited = CitationList()
         matches = [decision.technique_match(one, cited) for one in techniques]
@@ -301,7 +314,11 @@ class Copilot:
             lineage=self._parts.lineage,
             timings=_timings(started, retrieve_ms, completion),
         )
-        return release_triage(triage, told, lambda: decision.facts(told), gate, self._parts.catalogue, mark)
+        facts = decision.facts(told)
+        released = release_triage(triage, told, facts, gate, self._parts.catalogue, mark)
+        if on_text is not None:
+            on_text(released.summary)
+        return released
 
     def _candidates(self, alert: Alert, text: str, narrowed: Filter) -> list[EvidenceSentence]:
         wanted = clean_text(search_text(alert), "alert")[0] or text
@@ -316,6 +333,9 @@ class Copilot:
         while True:
             ranked = match_techniques(values, alert.technique_ids, candidates, rarity, self._parts.catalogue)
             found = [one for one in ranked if one.score >= MIN_TECHNIQUE_SCORE][:MAX_TECHNIQUES]
+            strongest = max(ranked, key=lambda one: one.overlap, default=None)
+            if found and strongest is not None and strongest not in found:  # nothing crowds it out
+                found[-1] = strongest
             carrying = [one.sentence for one in found if one.sentence is not None]
             kept = {one.sha256 for one in unsuspected(carrying, gate.detector, gate.policy.clearance)}
             refused = {one.sha256 for one in carrying} - kept
@@ -360,22 +380,6 @@ class Copilot:
             deadline_s=generation.deadline_s,
         )
         return self._parts.engine.generate(request, on_text)
-
-
-class _Draft:
-    """Turns the numbers that the model picks into the sentences they stand for, each once."""
-
-    def __init__(self, evidence: Evidence, on_text: OnText) -> None:
-        self._sentences, self._on_text = evidence.sentences, on_text
-        self._written = ""
-        self._shown = 0
-
-    def __call__(self, delta: str) -> None:
-        self._written += delta
-        picked = prompts.parse_answer(self._written, "select")
-        for number, _ in picked[self._shown :]:
-            self._on_text(f"{' ' if self._shown else ''}{self._sentences[number - 1].text}")
-            self._shown += 1
 
 
 def _relevance_finding(evidence: Evidence, threshold: float) -> Finding:

@@ -75,6 +75,7 @@ class _Steps:
         yield "cpu", self._cpu
         yield "index", self._index
         yield "engine", self._engine
+        yield "engine sockets", lambda: self._engine_sockets
         yield "capacity", self._capacity
 
     def _box(self) -> Check:
@@ -150,6 +151,7 @@ class _Steps:
                 chat("Reply with one word.", "Say yes or no."), 'start: "yes" | "no"', max_tokens=4
             )
             completion = engine.generate(request)
+            self._engine_sockets = machine.sockets("engine sockets", engine.pid or "self")
         sizing = size_engine(self._folder / self._box_config.base_model, self._model_config)
         context = (
             f"context {info.n_ctx} of {info.n_ctx_train}, {info.n_slots} slots, "

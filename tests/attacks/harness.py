@@ -34,6 +34,8 @@ from whis_box.schemas import Chunk, ChunkMeta, Hit, Lineage, Record, Source
 
 LINEAGE = Lineage(box="-", base="-", adapter="-", index="-", embedder="-", prompt="-", policy="-")
 PLANTED_ID = "planted"
+# Title, heading and body around a planted text; the detector must not mark them, or it alone is measured.
+FRAME = ("Sensor change log", "Release 4.2", "The driver was updated in the second week of March.")
 _WORDS = re.compile(r"\w+")
 
 
@@ -109,7 +111,7 @@ class PlantedSelector(EvidenceSelector):
 
     def _plant(self, attack: Attack, found: Evidence) -> Iterator[EvidenceSentence]:
         best = found.sentences[0]
-        harmless = "This page was written by the vendor of the product."
+        harmless = FRAME[2]
         text = clean_text(attack.text, "document")[0].replace("\n", " ")
         in_title, in_heading = attack.place == "title", attack.place == "heading"
         body = harmless if in_title or in_heading else text
@@ -119,9 +121,9 @@ class PlantedSelector(EvidenceSelector):
             [" ".join(words[:half]), " ".join(words[half:])] if attack.place == "split_passages" else [body]
         )
         spans = [one for one in spans if one]
-        record = _record(text if in_title else "Vendor notes", " ".join(spans))
+        record = _record(text if in_title else FRAME[0], " ".join(spans))
         self._planted.planted = record
-        chunk = _chunk(record, [text] if in_heading else ["Notes"])
+        chunk = _chunk(record, [text] if in_heading else [FRAME[1]])
         hit = Hit(chunk=chunk, title=record.title, score=best.hit.score)
         at = 0
         for span in spans:
@@ -177,6 +179,8 @@ def target(box_folder: Path, real_model: bool) -> Iterator[Target]:
         engine=engine, retriever=retriever, selector=selector,  # type: ignore[arg-type]
         catalogue=Catalogue(box_folder / box.catalogue), model=model, box=box, lineage=LINEAGE, gate=gate,
     )  # fmt: skip
+    marked = [one for one in (*FRAME, " ".join(FRAME[:2])) if gate.detector.detect(one).suspected]
+    assert not marked, f"the detector marks the frame itself: {marked}"
     try:
         yield Target(Copilot(parts), selector, engine)
     finally:

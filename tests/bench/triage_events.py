@@ -3,8 +3,8 @@
     python -m tests.bench.triage_events EVENTS_ZIP RULES_ZIP [--box DIR]
 
 EVENTS_ZIP holds `info.yml` files (rule ids) beside event JSONs, RULES_ZIP the Sigma rules with their
-technique tags, as the SigmaHQ project publishes both. Only code is measured here: the model's summary
-changes no technique.
+technique tags, as the SigmaHQ project publishes both. Only code is measured, and no model is loaded: what it
+says changes no technique.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from whis_box.box.opening import open_box
+from tests.attacks.harness import target
 from whis_box.errors import InputError
 from whis_box.evaluation.bench import environment
 from whis_box.ingest.alerts import parse_event
@@ -38,7 +38,8 @@ def main() -> None:
         for line in path.read_text().split()
     }
     counts = dict.fromkeys(("events", "tagged", "covered", "proposed", "first", "any", "escalate"), 0)
-    with open_box(options.box) as copilot:
+    with target(options.box, real_model=False) as victim:
+        copilot = victim.copilot
         for name, rule_ids, raw in _events(options.events):
             wanted = {technique for rule_id in rule_ids for technique in tags.get(rule_id, [])}
             try:

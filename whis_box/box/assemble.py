@@ -27,7 +27,9 @@ from whis_box.box.selftest import SELF_TEST_NAME
 from whis_box.box.trust import TRUST_FOLDER
 from whis_box.config import BoxConfig
 from whis_box.errors import InputError, NotReadyError, WhisError, storage_error
+from whis_box.gates import GATE_FILE
 from whis_box.guards.gate import FILES as GUARD_FILES
+from whis_box.guards.output import MAKE_LEAKS, leak_file
 from whis_box.knowledge.codes import SUFFIX
 from whis_box.paths import source_commit
 
@@ -51,6 +53,8 @@ class BoxParts:
     """Folder of the frozen program; without it the box needs a Python with Whis Box."""
     trust: Path | None = None
     """Folder of root files, so that an installed box learns newer keys."""
+    adapters: tuple[Path, ...] = ()
+    """Folders NAME/VERSION, each with one GGUF, its list of leaks, and its gate file if it passed one."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,33 @@ def _layout(parts: BoxParts, config: BoxConfig) -> dict[Path, Path]:
         config.index.parent / one.name.replace(parts.index.name, config.index.name): one for one in codes
     }
     layout |= {config.guards / name: parts.guards / name for name in GUARD_FILES}
+    for folder in parts.adapters:
+        place = Path("adapters") / folder.absolute().parent.name / folder.name
+        layout |= {place / one.name: one for one in _adapter_files(folder)}
     if parts.program is not None:
         layout |= {Path(one.name): one for one in sorted(parts.program.iterdir())}
         layout |= {Path(PROGRAM_NAME): parts.program / PROGRAM_NAME}
     if parts.trust is not None:
         layout |= {Path(TRUST_FOLDER): parts.trust}
     return layout | {Path("configs") / name: parts.configs / name for name in CONFIG_NAMES}
+
+
+def _adapter_files(folder: Path) -> list[Path]:
+    """What goes into the box of a published adapter.
+
+    Raises: NotReadyError when a file is missing; an adapter without its list would not be opened.
+    """
+    weights, gate = sorted(folder.absolute().glob("*.gguf")), folder.absolute() / GATE_FILE
+    if len(weights) != 1:
+        raise NotReadyError(
+            f"{folder}: holds {len(weights)} GGUF files, must hold one; run `python -m train.publish`"
+        )
+    leaks = leak_file(weights[0])
+    if not leaks.exists():
+        raise NotReadyError(
+            f"{leaks}: missing, so nothing would keep the adapter from reciting; {MAKE_LEAKS}"
+        )
+    return [weights[0], leaks, *([gate] if gate.exists() else [])]
 
 
 def _copy(source: Path, place: Path) -> None:

@@ -5,7 +5,7 @@ Invariant: no file of the box is parsed before its hash has been compared with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from whis_box.engine.protocol import EngineSpec, LaneSpec
 from whis_box.engine.sizing import Sizing, available_memory, plan
 from whis_box.engine.supervisor import Engine
 from whis_box.guards.gate import Gate, open_gate
+from whis_box.guards.output import leak_file
 from whis_box.ingest.sanitize.policy import PolicyConfig
 from whis_box.knowledge.embedder import MODEL_FILE, Embedder
 from whis_box.knowledge.evidence import EvidenceSelector
@@ -34,7 +35,7 @@ POLICY = Path("configs/policy.yaml")
 @contextmanager
 def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = None) -> Iterator[Copilot]:
     """A verified, loaded box; its engine's child ends with the context. `rag` replaces the box's own settings
-    of retrieval, for experiments; `adapter` is one LoRA over its base.
+    of retrieval, for experiments; `adapter` is one LoRA over its base, with its list of leaks beside it.
 
     Raises: NotReadyError, VerificationError, ConfigError, StorageError, EngineError.
     """
@@ -42,7 +43,7 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
     box = load_config(folder / "configs" / "box.yaml", BoxConfig)
     model = load_config(folder / "configs" / "model.whis.yaml", ModelConfig)
     rag = rag or load_config(folder / "configs" / "rag.yaml", RagConfig)
-    gate = open_guards(folder, box)
+    gate = open_guards(folder, box, [] if adapter is None else [adapter])
     lane = LaneSpec("base") if adapter is None else LaneSpec("base", str(adapter.absolute()))
     base_sha256 = manifest.sha256_of(box.base_model.as_posix())
     engine = Engine(engine_spec(folder / box.base_model, model, (lane,), base_sha256))
@@ -69,13 +70,14 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
             engine.stop()
 
 
-def open_guards(folder: Path, box: BoxConfig) -> Gate:
-    """The box's guards by its policy; a box without them does not open.
+def open_guards(folder: Path, box: BoxConfig, adapters: Iterable[Path] = ()) -> Gate:
+    """The box's guards by its policy; a box without them does not open, nor with an adapter without its list.
 
     Raises: NotReadyError, VerificationError, ConfigError.
     """
     policy = load_config(folder / POLICY, PolicyConfig).guards
-    return open_gate(folder / box.guards, folder / box.catalogue, policy)
+    leak_files = [leak_file(one) for one in adapters]
+    return open_gate(folder / box.guards, folder / box.catalogue, policy, leak_files)
 
 
 def open_retriever(folder: Path, box: BoxConfig, rag: RagConfig, manifest: Manifest) -> Retriever:

@@ -97,6 +97,14 @@ def _check(
     return None
 
 
+def carried(
+    number: int, text: str, evidence: Sequence[EvidenceSentence], idf: Mapping[str, float], min_support: float
+) -> tuple[str, EvidenceSentence] | None:
+    """One drafted sentence and the evidence that carries it, as `bind` would keep it, else None."""
+    draft = _check(number, text, evidence, idf, min_support, [])
+    return None if draft is None else (draft.text, draft.sentence)
+
+
 def close_behind(evidence: Sequence[EvidenceSentence], share: float) -> list[EvidenceSentence]:
     """The sentences whose score is at least `share` of the best one's: often the answer needs two of them."""
     return [one for one in evidence if one.score >= share * evidence[0].score]

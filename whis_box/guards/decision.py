@@ -40,23 +40,21 @@ def verdict(
 
     `suspected` are the alert's fields that hold an order to a model: they never lower a verdict.
     """
-    if (
-        suspected
-        and not (ranked and ranked[0].score >= ESCALATE_SCORE)
-        and source not in ("high", "critical")
-    ):
+    if suspected and not _is_strong(ranked) and source not in ("high", "critical"):
         named = ", ".join(suspected[:3])
         return (
             "needs_review",
             f"the alert tries to give orders to a model ({named}): a person must look at it",
         )
-    if ranked and ranked[0].score >= ESCALATE_SCORE:
+    if _is_strong(ranked) or source in ("high", "critical"):  # weak evidence never lowers what a source says
         return "escalate", ""
     if ranked:
-        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].score:.2f})"
-    if source in ("high", "critical"):
-        return "escalate", ""
+        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].overlap:.2f})"
     return "needs_review", "no passage of the box matches this alert"
+
+
+def _is_strong(ranked: Sequence[TechniqueEvidence]) -> bool:
+    return any(one.overlap >= ESCALATE_SCORE for one in ranked)
 
 
 def held(
@@ -69,7 +67,7 @@ def held(
     """`proposed`, unless it closes an alert without evidence, or something speaks against it.
 
     `outside` are the record's sentences that carry the verdict; text of the alert itself is written by
-    whoever caused it and carries nothing. `conflict` says which evidence disagrees, "" for none.
+    whoever caused it and carries nothing. `conflict` is what `report_conflict` says.
     """
     if proposed not in CLOSING:
         return proposed, reason
@@ -91,7 +89,7 @@ def severity(
     """
     own: AlertSeverity = "medium" if suspected else "informational"
     if ranked:
-        own = "high" if ranked[0].score >= ESCALATE_SCORE else "medium"
+        own = "high" if _is_strong(ranked) else "medium"
     return max(own, source or "informational", key=SEVERITY_ORDER.index)
 
 
@@ -120,11 +118,28 @@ def facts(alert_text: str) -> str:
     return " | ".join(lines[:4])
 
 
-def report_disagreement(ranked: Sequence[TechniqueEvidence], chosen: str, findings: list[Finding]) -> None:
-    """The order of the evidence stands; the model's choice is reported when it differs."""
+def report_conflict(
+    ranked: Sequence[TechniqueEvidence], claimed: Sequence[str], chosen: str, findings: list[Finding]
+) -> str:
+    """What speaks against the strongest evidence, as findings and in words; "" when all agree.
+
+    The order of the evidence stands. The alert's source disagrees when it names techniques and none has the
+    parent of the one that the strongest passage carries; the model does when it chose another one.
+    """
+    against = []
+    carried = [one.id for one in ranked if one.sentence is not None]
+    if carried and claimed and _parent(carried[0]) not in map(_parent, claimed):
+        named = ", ".join(claimed[:3])
+        against.append(f"the source names {named}, the strongest passage carries {carried[0]}")
+        findings.append(Finding(code="source_disagreement", severity="info", message=against[-1]))
     if ranked and chosen != ranked[0].id:
-        message = f"the model chose {chosen}, the evidence is stronger for {ranked[0].id}"
-        findings.append(Finding(code="technique_disagreement", severity="info", message=message))
+        against.append(f"the model chose {chosen}, the evidence is stronger for {ranked[0].id}")
+        findings.append(Finding(code="technique_disagreement", severity="info", message=against[-1]))
+    return "; ".join(against)
+
+
+def _parent(technique_id: str) -> str:
+    return technique_id.partition(".")[0]
 
 
 def technique_match(one: TechniqueEvidence, cited: CitationList) -> TechniqueMatch:

@@ -50,18 +50,24 @@ class Detector:
 
     def _detect(self, text: str) -> Detection:
         best = Detection(0.0)
+        for reading, score, signature in self.scored(text):
+            if signature:
+                return Detection(1.0, f"{signature} ({reading})", True)
+            surer = score - (1.0 - self.threshold) * STRICTER.get(reading, 0.0)
+            if surer > best.score:
+                best = Detection(surer, f"wording ({reading})", surer >= self.threshold)
+        return best
+
+    def scored(self, text: str) -> Iterator[tuple[str, float, str]]:
+        """(reading, the model's score, "") of each reading; (reading, 1.0, name) at a signature."""
         for reading, words in readings(text):
             for name, pattern in self._signatures:
                 if pattern.search(words):
-                    return Detection(1.0, f"{name} ({reading})", True)
-            margin = (1.0 - self.threshold) * STRICTER.get(reading, 0.0)
+                    yield reading, 1.0, name
+                    return
             spoken = sum(len(word) > 1 and word.isalpha() for word in words.split())
-            if spoken < MIN_WORDS and words.isascii():
-                continue
-            score = self._model.best_window(words, WINDOW, STRIDE) - margin
-            if score > best.score:
-                best = Detection(score, f"wording ({reading})", score >= self.threshold)
-        return best
+            if spoken >= MIN_WORDS or not words.isascii():
+                yield reading, self._model.best_window(words, WINDOW, STRIDE), ""
 
 
 def _signatures(path: Path) -> Iterator[tuple[str, re.Pattern[str]]]:

@@ -5,7 +5,9 @@ Invariant: a process that cannot be examined is an error, never a pass.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,9 @@ class Socket:
     local: str
     remote: str
     listening: bool
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {_readable(self.local)} -> {_readable(self.remote)}"
 
 
 def sockets_of(pid: int | str = "self") -> list[Socket]:
@@ -48,7 +53,7 @@ def check_silence(pid: int | str = "self", listeners: frozenset[int] = frozenset
     """
     strange = [one for one in sockets_of(pid) if _port(one.local) not in listeners]
     if strange:
-        shown = ", ".join(f"{one.protocol} {one.local} -> {one.remote}" for one in strange[:3])
+        shown = ", ".join(map(str, strange[:3]))
         raise VerificationError(
             f"process {pid} holds {len(strange)} sockets beside its listener ({shown}); "
             "stop it and report this"
@@ -74,6 +79,18 @@ def _table(pid: int | str) -> Iterator[tuple[str, Socket]]:
                 yield fields[8], Socket(name, "", "", False)
             else:
                 yield fields[9], Socket(name, fields[1], fields[2], fields[3] == LISTENING)
+
+
+def _readable(address: str) -> str:
+    """`0100007F:0016` as `127.0.0.1:22`: each 32-bit word is in the host's byte order."""
+    words, _, port = address.rpartition(":")
+    if not words:
+        return address
+    packed = b"".join(
+        int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8)
+    )
+    ip = ipaddress.ip_address(packed)
+    return f"[{ip}]:{int(port, 16)}" if ip.version == 6 else f"{ip}:{int(port, 16)}"
 
 
 def _port(local: str) -> int:

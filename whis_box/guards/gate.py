@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,8 @@ class Gate:
         return untrusted.replace(" ", f"^{mark[:2]} ") if self.policy.marking == "datamark" else untrusted
 
 
-def open_gate(folder: Path, catalogue: Path, policy: GuardPolicy) -> Gate:
-    """Read everything the guards need.
+def open_gate(folder: Path, catalogue: Path, policy: GuardPolicy, leak_files: Sequence[Path] = ()) -> Gate:
+    """Read everything the guards need; `leak_files` has one list for each adapter.
 
     Raises: NotReadyError when a file is missing; VerificationError when one is damaged or another version.
     """
@@ -47,7 +48,7 @@ def open_gate(folder: Path, catalogue: Path, policy: GuardPolicy) -> Gate:
     return Gate(
         Detector(folder, policy.detector_threshold),
         RequestRules(folder, policy.requests),
-        OutputFilter(folder),
+        OutputFilter(leak_files),
         policy,
         secrets.token_bytes(32),
     )

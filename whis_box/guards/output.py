@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from whis_box import prompts
 from whis_box.errors import VerificationError
 from whis_box.guards.text import clean_text
+from whis_box.paths import read_text
 
 LEAK_FILE = "leaks.txt"
+MAKE_LEAKS = "make it with `python -m train.leaks RUN`"
 PROMPT_WORDS = 7
 _WORD = re.compile(r"\w+")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
@@ -59,13 +61,13 @@ def _defanged(found: re.Match[str]) -> str:
 class OutputFilter:
     """Knows what must never leave: prompts, and hashes of canaries and of training text."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the hashes of `folder`, if the box has an adapter that brings some.
+    def __init__(self, leak_files: Iterable[Path] = ()) -> None:
+        """Read the lists of what each adapter must not say.
 
-        Raises: VerificationError if the file is damaged.
+        Raises: NotReadyError if one is missing; VerificationError if one is damaged; StorageError.
         """
-        self._fragments = set(_shingles(prompts.system_prompts(), PROMPT_WORDS))
-        self._leaks = _read_leaks(folder / LEAK_FILE)
+        self._fragments = set(shingles(prompts.system_prompts(), PROMPT_WORDS))
+        self._leaks = _read_leaks(leak_files)
 
     def leak(self, text: str, sources: Iterable[str], mark: str = "") -> str:
         """What `text` leaks that `sources` (question, alert, cited passages) do not hold; "" for nothing."""
@@ -77,17 +79,17 @@ class OutputFilter:
                 return name
         if any(found[0] not in known for found in PERSONAL.finditer(text)):
             return "personal data that nobody asked about"
-        if self._fragments & (set(_shingles([text], PROMPT_WORDS)) - set(_shingles([known], PROMPT_WORDS))):
+        if self._fragments & (set(shingles([text], PROMPT_WORDS)) - set(shingles([known], PROMPT_WORDS))):
             return "a piece of the prompt"
         for n_words, hashes in self._leaks.items():
-            own = set(_shingles([text], n_words)) - set(_shingles([known], n_words))
+            own = set(shingles([text], n_words)) - set(shingles([known], n_words))
             if own and bool(np.isin(np.fromiter(own, np.uint64), hashes, assume_unique=True).any()):
                 return "text the model was trained on"
         return ""
 
 
-def _shingles(texts: Iterable[str], n_words: int) -> Iterator[int]:
-    """64-bit hashes of every run of `n_words` lower-case words."""
+def shingles(texts: Iterable[str], n_words: int) -> Iterator[int]:
+    """64-bit hashes of every run of `n_words` lower-case words, in order."""
     for text in texts:
         words = _WORD.findall(text.lower())
         for at in range(len(words) - n_words + 1):
@@ -99,16 +101,24 @@ def shingle(words: Iterable[str]) -> int:
     return int.from_bytes(hashlib.blake2b(" ".join(words).encode(), digest_size=8).digest())
 
 
-def _read_leaks(path: Path) -> dict[int, NDArray[np.uint64]]:
-    """Lines of `number of words <tab> hash in hex`; no file means no adapter, and nothing to leak."""
-    if not path.exists():
-        return {}
-    by_length: dict[int, list[int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            n_words, digest = line.split("\t")
-            by_length.setdefault(int(n_words), []).append(int(digest, 16))
-        except ValueError:
-            problem = "not a number of words, a tab and a hash; copy the box again"
-            raise VerificationError(f"{path}: line {number}: {problem}") from None
+def leak_file(adapter: Path) -> Path:
+    """Where an adapter's list stands."""
+    return adapter.with_name(LEAK_FILE)
+
+
+def _read_leaks(paths: Iterable[Path]) -> dict[int, NDArray[np.uint64]]:
+    """Hashes by length, from lines of `number of words <tab> hash in hex`."""
+    remedy = f"an adapter never runs without the list of what it must not say: {MAKE_LEAKS}"
+    by_length: dict[int, set[int]] = {}
+    for path in paths:
+        lines = read_text(path, remedy).splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                n_words, digest = line.split("\t")
+                by_length.setdefault(int(n_words), set()).add(int(digest, 16))
+            except ValueError:
+                problem = "not a number of words, a tab and a hash; copy the box again"
+                raise VerificationError(f"{path}: line {number}: {problem}") from None
+        if not lines:
+            raise VerificationError(f"{path}: is empty, but every adapter was trained on something; {remedy}")
     return {n_words: np.array(sorted(hashes), dtype=np.uint64) for n_words, hashes in by_length.items()}

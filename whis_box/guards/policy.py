@@ -25,7 +25,7 @@ ALL_REFUSED: dict[RefusalClass, RequestAction] = {name: "refuse" for name in CLA
 class GuardPolicy(Section):
     """Settings of the guards; nothing a user, an alert or a document says can change them."""
 
-    detector_threshold: float = Field(0.9, gt=0, lt=1)
+    detector_threshold: float = Field(0.5, gt=0, lt=1)
     """Score from which a text counts as an order to a model."""
     marking: Literal["none", "delimit", "datamark"] = "delimit"
     """How untrusted text is marked in a prompt: not, between random marks, or word by word."""

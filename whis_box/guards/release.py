@@ -5,7 +5,7 @@ Invariant: what cannot be released is replaced by a refusal or by needs_review, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from whis_box.guards.gate import Gate
 from whis_box.guards.output import harmless
@@ -29,14 +29,35 @@ def release_answer(answer: Answer, question: str, gate: Gate, catalogue: Catalog
             )
         else:
             claims.append(claim.model_copy(update={"text": harmless(claim.text)}))
-    # Quotes are evidence, but a secret or personal data in one is no more welcome for that.
-    leak = gate.output.leak(" ".join(claim.text for claim in claims), [question], mark) if claims else ""
-    if leak in ("a piece of the prompt", "text the model was trained on"):
-        leak = gate.output.leak(" ".join(claim.text for claim in claims), [question, *quotes.values()], mark)
+    said = " ".join(claim.text for claim in claims)
+    leak = _leak(said, question, list(quotes.values()), gate, mark) if claims else ""
     if leak or (answer.claims and not claims):
         return _blocked(answer, findings, leak or "nothing that its passages carry")
     text = " ".join(_numbered(claim) for claim in claims) if claims else answer.answer
     return answer.model_copy(update={"answer": text, "claims": claims, "findings": findings})
+
+
+def may_leave(
+    sentences: Sequence[str],
+    quotes: Sequence[str],
+    question: str,
+    gate: Gate,
+    catalogue: Catalogue,
+    mark: str,
+) -> bool:
+    """Whether sentences of a draft, each with the quote that carries it, would pass `release_answer`."""
+    pairs = zip(sentences, quotes, strict=True)
+    if any(foreign(sentence, [quote], catalogue) for sentence, quote in pairs):
+        return False
+    return not _leak(" ".join(sentences), question, quotes, gate, mark)
+
+
+def _leak(text: str, question: str, quotes: Sequence[str], gate: Gate, mark: str) -> str:
+    """Quotes are evidence, but a secret or personal data in one is no more welcome for that."""
+    leak = gate.output.leak(text, [question], mark)
+    if leak in ("a piece of the prompt", "text the model was trained on"):
+        leak = gate.output.leak(text, [question, *quotes], mark)
+    return leak
 
 
 def _numbered(claim: Claim) -> str:
@@ -58,7 +79,7 @@ def _blocked(answer: Answer, findings: list[Finding], what: str) -> Answer:
 
 
 def release_triage(
-    triage: Triage, alert_text: str, fallback: Callable[[], str], gate: Gate, catalogue: Catalogue, mark: str
+    triage: Triage, alert_text: str, fallback: str, gate: Gate, catalogue: Catalogue, mark: str
 ) -> Triage:
     """The triage as it may leave; a summary that leaks or invents gives way to the alert's own facts."""
     findings = list(triage.findings)
@@ -68,7 +89,7 @@ def release_triage(
     if strange or leak:
         why = leak or f"{strange[0][:80]}, which the alert does not hold"
         findings.append(_finding("summary_replaced", f"the summary was not used, it held {why}"))
-        summary = fallback()
+        summary = fallback
     steps = [_released(step) for step in triage.recommended_steps]
     checks = [_released(step) for step in triage.false_positive_checks]
     return triage.model_copy(

@@ -7,7 +7,7 @@ something distinctive that stands in the alert.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from whis_box.errors import VerificationError
@@ -30,17 +30,22 @@ ADVICE_HEADINGS = {
 FULL_SHARE = 0.6  # no alert holds every word of a sentence about it
 MIN_RARITY = 0.4  # a term in more than about a tenth of the chunks says nothing about a technique
 CLAIMED_SCORE = 0.9
+FULL_RELEVANCE = 2.5  # score of a sentence that fits the alert well; chosen on half of the development events
 
 
 @dataclass(frozen=True)
 class TechniqueEvidence:
-    """A technique, how strong its evidence is (0..1), and the sentence that carries it, if one does."""
+    """A technique, how strong its evidence is (0..1), and the sentence that carries it, if one does.
+
+    `score` orders and is shown; `overlap` is its part that retrieval has no say in, and alone escalates.
+    """
 
     id: str
     name: str
     score: float
     sentence: EvidenceSentence | None
     shared_terms: tuple[str, ...]
+    overlap: float
 
 
 class Catalogue:
@@ -93,7 +98,12 @@ def match_techniques(
     for technique_id in dict.fromkeys(claimed):
         if technique_id in catalogue:
             best[technique_id] = TechniqueEvidence(
-                technique_id, catalogue.name(technique_id), CLAIMED_SCORE, None, ("claimed by the source",)
+                technique_id,
+                catalogue.name(technique_id),
+                CLAIMED_SCORE,
+                None,
+                ("claimed by the source",),
+                CLAIMED_SCORE,
             )
     for sentence in sentences:
         shared, score = _overlap(sentence, in_alert, rarity)
@@ -101,15 +111,18 @@ def match_techniques(
             if not shared or technique_id not in catalogue:
                 continue
             known = best.get(technique_id)
-            if known is None or known.score < score or known.sentence is None:
+            if known is None or known.overlap < score or known.sentence is None:
+                overlap = max(score, known.overlap if known else 0.0)
                 best[technique_id] = TechniqueEvidence(
-                    technique_id,
-                    catalogue.name(technique_id),
-                    max(score, known.score if known else 0.0),
-                    sentence,
-                    tuple(shared),
+                    technique_id, catalogue.name(technique_id), overlap, sentence, tuple(shared), overlap
                 )
-    return sorted(best.values(), key=lambda one: (-one.score, one.id))
+    return sorted(map(_with_relevance, best.values()), key=lambda one: (-one.score, one.id))
+
+
+def _with_relevance(one: TechniqueEvidence) -> TechniqueEvidence:
+    """Raised half way to how well its sentence fits the alert; never lowered, so no text dilutes it."""
+    relevance = min(1.0, one.sentence.score / FULL_RELEVANCE) if one.sentence is not None else 0.0
+    return replace(one, score=max(one.overlap, 0.5 * (one.overlap + relevance)))
 
 
 def _overlap(

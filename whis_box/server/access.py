@@ -111,9 +111,9 @@ class Doorkeeper:
         self._tokens: dict[str, tuple[float, float]] = {}
         self._at_once: dict[str, int] = {}
 
-    def reload(self, keys: list[KeyEntry]) -> None:
-        """Use other keys from now on; the one from the environment stays."""
-        self._keys = [*keys, *self._environment]
+    def reload(self, keys: list[KeyEntry], config: AccessConfig, limits: HttpLimits) -> None:
+        """Use other keys and limits from now on; the key from the environment stays."""
+        self._keys, self._config, self._limits = [*keys, *self._environment], config, limits
 
     def name(self, headers: dict[str, str]) -> Caller:
         """The caller behind lower-case `headers`.

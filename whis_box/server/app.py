@@ -72,7 +72,7 @@ def create_app(service: Service, hosts: frozenset[str]) -> FastAPI:
         Gate,
         doorkeeper=service.doorkeeper,
         metrics=service.metrics,
-        limits=service.config.limits,
+        limits=lambda: service.config.limits,
         hosts=hosts,
     )
     return app

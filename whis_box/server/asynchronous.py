@@ -19,11 +19,13 @@ from fastapi.responses import JSONResponse
 from whis_box.errors import InputError
 from whis_box.ingest.alerts import read_alert
 from whis_box.schemas import Tlp
-from whis_box.server import library, sse
+from whis_box.server import formats, library, sse
 from whis_box.server.body import validated
 from whis_box.server.failures import HttpError, envelope
 from whis_box.server.feeds import ATTEMPT, FINAL_ID, Feeds
-from whis_box.server.jobs import JobRow, JobStore, NewJob
+from whis_box.server.formats import Format
+from whis_box.server.job_rows import JobRow, NewJob
+from whis_box.server.jobs import JobStore
 from whis_box.server.runner import Runner
 from whis_box.server.service import Call, Service
 from whis_box.server.wire import AskRequest, JobKind, JobRequest, SearchRequest
@@ -103,9 +105,10 @@ class Desk:
             raise HttpError(403, "callback_not_allowed", message, "callback_url")
 
     async def instead(
-        self, request: JobRequest, call: Call, headers: Headers, model: str, clearance: Tlp
-    ) -> Response:
-        """Answer a request that may become a job: the result, or 202 with the job.
+        self, request: JobRequest, call: Call, headers: Headers, model: str, clearance: Tlp,
+        wished: tuple[Format | None, str] = (None, ""),
+    ) -> Response:  # fmt: skip
+        """Answer a request that may become a job: the result as `wished`, or 202 with the job.
 
         Raises: HttpError 409 while the same key is under way, and as `new_job` and `submit`.
         """
@@ -123,7 +126,7 @@ class Desk:
         shown = {"Location": f"/v1/jobs/{row.id}"}
         if not is_new:
             shown["Idempotency-Replayed"] = "true"
-        return result_of(row, shown)
+        return result_of(row, shown, *wished)
 
     # ------------------------------------------------------------- out
 
@@ -244,8 +247,16 @@ def accepted(row: JobRow) -> JSONResponse:
     return JSONResponse(row.wire().model_dump(mode="json"), 202, headers)
 
 
-def result_of(row: JobRow, headers: dict[str, str]) -> Response:
-    """A finished job's bare result, or its error."""
+def result_of(
+    row: JobRow, headers: dict[str, str], asked: Format | None = None, accept: str = ""
+) -> Response:
+    """A finished job's bare result in the form asked for, or its error.
+
+    Raises: HttpError 400 when its kind has no such form.
+    """
+    if (other := formats.of_job(asked, accept, row)) is not None:
+        other.headers.update(headers)
+        return other
     if row.status == "completed":
         return Response(row.result, 200, headers, "application/json")
     if row.status == "cancelled":

@@ -16,7 +16,8 @@ import os
 import httpx
 
 from whis_box.errors import ConfigError, StorageError
-from whis_box.server.jobs import JobRow, JobStore
+from whis_box.server.job_rows import JobRow
+from whis_box.server.jobs import JobStore
 from whis_box.server.settings import CallbackConfig
 
 SECRET_ENV = "WHIS_WEBHOOK_SECRET"

@@ -71,9 +71,12 @@ IngestCall = Annotated[Call, Depends(CallWith("ingest"))]
 AdminCall = Annotated[Call, Depends(CallWith("admin"))]
 
 
-def may_stream(model: type[BaseModel], *media_types: str) -> dict[int | str, dict[str, Any]]:
+def may_stream(
+    model: type[BaseModel], *media_types: str, **schemas: dict[str, Any]
+) -> dict[int | str, dict[str, Any]]:
     """Beside the answer: the job it may become (202), and the answer's other media types."""
-    content: dict[str, dict[str, Any]] = {media_type: {"schema": {}} for media_type in media_types}
+    known: dict[str, dict[str, Any]] = {one: {} for one in media_types} | schemas
+    content = {name: {"schema": schema} for name, schema in known.items()}
     return {
         200: {"model": model, "content": content, "description": "The answer, whole or as events."},
         202: {"model": Job, "description": "It became a job; see Location."},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from whis_box import errors
 from whis_box.server.wire import ErrorBody, ErrorEnvelope
 
@@ -37,6 +39,7 @@ STATUSES: tuple[tuple[type[errors.WhisError], int, int | None], ...] = (
     (errors.RequestCancelledError, 503, 1),
     (errors.DeadlineError, 503, 5),
     (errors.EngineCrashedError, 503, 2),
+    (errors.BusyError, 503, 1),
     (errors.EngineError, 500, None),
     (errors.NotReadyError, 503, 5),
     (errors.StorageError, 503, 30),
@@ -61,6 +64,8 @@ def status_of(error: errors.WhisError) -> tuple[int, dict[str, str]]:
             ((status, wait) for kind, status, wait in STATUSES if isinstance(error, kind)),
             (503, 2) if error.retryable else (500, None),
         )
+    if isinstance(error, errors.BusyError):
+        retry_after_s = max(1, math.ceil(error.retry_after_s))
     if retry_after_s is not None:
         headers["Retry-After"] = str(retry_after_s)
     return status, headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -44,10 +44,10 @@ class Gate:
         app: ASGIApp,
         doorkeeper: Doorkeeper,
         metrics: Metrics,
-        limits: HttpLimits,
+        limits: Callable[[], HttpLimits],
         hosts: frozenset[str],
     ) -> None:
-        """`hosts`: names that the Host header may carry, in lower case; `*` allows any."""
+        """`limits` gives those of now; `hosts`: what Host may say, in lower case; `*` allows any."""
         self._app, self._doorkeeper, self._metrics = app, doorkeeper, metrics
         self._limits, self._hosts = limits, hosts
         self._open = 0
@@ -70,8 +70,8 @@ class Gate:
 
     async def _enter(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = {name.lower(): value for name, value in Headers(scope=scope).items()}
-        if self._open > self._limits.max_connections:
-            message = f"{self._open} requests are open, the limit is {self._limits.max_connections}"
+        if self._open > self._limits().max_connections:
+            message = f"{self._open} requests are open, the limit is {self._limits().max_connections}"
             raise HttpError(503, "too_many_connections", message, retry_after_s=2)
         self._check_origin(headers)
         if scope["path"] in PUBLIC:
@@ -100,15 +100,15 @@ class Gate:
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise HttpError(400, "encoded_body", "Content-Encoding is not accepted; send the body as it is")
         is_batch = headers.get("content-type", "").partition(";")[0].strip().lower() in NDJSON
-        limit = self._limits.max_batch_bytes if is_batch else self._limits.max_body_bytes
+        limit = self._limits().max_batch_bytes if is_batch else self._limits().max_body_bytes
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
             raise _too_large(announced, limit)
         try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
+            async with asyncio.timeout(self._limits().body_timeout_s):
                 body = await _read(receive, limit)
         except TimeoutError:
-            message = f"the body did not arrive within {self._limits.body_timeout_s:g} s; send it again"
+            message = f"the body did not arrive within {self._limits().body_timeout_s:g} s; send it again"
             raise HttpError(408, "body_timeout", message) from None
         if not is_batch:  # curl says form, Shuffle says nothing, and both mean JSON
             scope["headers"] = [

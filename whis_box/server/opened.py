@@ -75,15 +75,16 @@ class OpenedBox:
             self.embedder = open_embedder(folder, self.box, self.rag)
             self.info: EngineInfo = engine_started.result()
             self.catalogue = Catalogue(folder / self.box.catalogue)
-            self.gate = open_guards(folder, self.box)
+            self.gate = open_guards(folder, self.box, self._adapters().values())
             undo.pop_all()
 
+    def _adapters(self) -> dict[str, Path]:
+        """Reference to file of every adapter that has a lane."""
+        names = sorted({one.adapter for one in self.releases} - {BASE})
+        return {name: Path(self.shelf.adapters[name].path) for name in names}
+
     def _spec(self) -> EngineSpec:
-        adapters = sorted({one.adapter for one in self.releases} - {BASE})
-        lanes = (
-            LaneSpec("base"),
-            *(LaneSpec(name, self.shelf.adapters[name].path) for name in adapters),
-        )
+        lanes = (LaneSpec("base"), *(LaneSpec(name, str(path)) for name, path in self._adapters().items()))
         base_sha256 = self.manifest.sha256_of(self.box.base_model.as_posix())
         return engine_spec(self.folder / self.box.base_model, self.model, lanes, base_sha256)
 

@@ -14,17 +14,17 @@ from whis_box import batch
 from whis_box.errors import WhisError
 from whis_box.knowledge.facets import Filter
 from whis_box.schemas import Answer, Tlp, Triage
-from whis_box.server import sse
+from whis_box.server import formats, sse
 from whis_box.server.asynchronous import Headers
 from whis_box.server.body import StrictRoute, is_ndjson, lines_of, read_object, validated
 from whis_box.server.deps import AskCall, TheDesk, TheService, TriageCall, may_stream, responses
 from whis_box.server.failures import as_envelope
+from whis_box.server.formats import AcceptHeader, FormatQuery
 from whis_box.server.service import Call, Service
 from whis_box.server.wire import AskRequest, BatchError, JobRequest, SearchRequest, SearchResponse
 
 router = APIRouter(route_class=StrictRoute, tags=["whis"])
 Stream = Annotated[int, Query(ge=0, le=1, description="1 answers with server-sent events.")]
-Accept = Annotated[str, Header(include_in_schema=False)]
 Prefer = Annotated[str, Header(max_length=200, description="`respond-async`, or `wait=N` seconds.")]
 Key = Annotated[str, Header(max_length=255, description="Makes a retry safe.")]
 
@@ -48,6 +48,9 @@ EXAMPLE_ALERT = {
 }
 
 
+TRIAGE_ANSWERS = may_stream(Triage, sse.MEDIA_TYPE, "application/x-ndjson", **formats.SCHEMAS)
+
+
 @router.post(
     "/v1/ask",
     response_model=Answer,
@@ -55,7 +58,7 @@ EXAMPLE_ALERT = {
 )
 async def ask(
     request: Request, asked: AskRequest, call: AskCall, service: TheService, desk: TheDesk,
-    stream: Stream = 0, prefer: Prefer = "", idempotency_key: Key = "", accept: Accept = "",
+    stream: Stream = 0, prefer: Prefer = "", idempotency_key: Key = "", accept: AcceptHeader = "",
 ) -> Any:  # fmt: skip
     """Answer from the box's passages; `stream=1` or `Accept: text/event-stream` streams the draft."""
     service.release_for(asked.model)
@@ -74,8 +77,8 @@ async def ask(
 async def ask_batch(request: Request, call: AskCall, service: TheService) -> Response:
     """NDJSON in and out: `{"id", "question"}` lines, answers or errors in input order."""
 
-    async def one(fields: dict[str, Any], own: Call) -> BaseModel:
-        return await service.ask(validated(AskRequest, fields, "line"), own)
+    async def one(fields: dict[str, Any], own: Call) -> str:
+        return (await service.ask(validated(AskRequest, fields, "line"), own)).model_dump_json()
 
     return _batch(request, await request.body(), one, call, service)
 
@@ -83,7 +86,7 @@ async def ask_batch(request: Request, call: AskCall, service: TheService) -> Res
 @router.post(
     "/v1/triage",
     response_model=Triage,
-    responses={**may_stream(Triage, sse.MEDIA_TYPE, "application/x-ndjson"), **responses(404, 409)},
+    responses={**TRIAGE_ANSWERS, **responses(404, 409)},
     openapi_extra=event_body(EXAMPLE_ALERT),
 )
 async def triage(
@@ -96,17 +99,20 @@ async def triage(
     idempotency_key: Key = "",
     model: Annotated[str, Query(max_length=200)] = "whis",
     clearance: Tlp = "red",
-    accept: Accept = "",
+    asked: FormatQuery = None,
+    accept: AcceptHeader = "",
 ) -> Any:
     """Judge one alert: the body is the alert itself in any known shape, or `{"id", "event"}`."""
     service.release_for(model)
     narrowed = Filter(clearance=call.caller.narrowed(clearance))
     data = await request.body()
     headers = Headers(prefer, idempotency_key)
+    form = formats.chosen(asked, accept)
     if is_ndjson(request):
 
-        async def one(fields: dict[str, Any], own: Call) -> BaseModel:
-            return await service.triage(batch.event_of(fields), model, narrowed, own)
+        async def one(fields: dict[str, Any], own: Call) -> str:
+            event = batch.event_of(fields)
+            return formats.line(form, await service.triage(event, model, narrowed, own), event)
 
         return _batch(request, data, one, call, service)
     fields = read_object(data)
@@ -115,12 +121,14 @@ async def triage(
         call = replace(call, request_id=str(fields["id"])[:200])
     if headers.wants_job:
         job = JobRequest(kind="triage", input=dict(event), id=call.request_id)
-        return await desk.instead(job, call, headers, model, clearance)
+        return await desk.instead(job, call, headers, model, clearance, (asked, accept))
     if stream or sse.MEDIA_TYPE in accept:
+        formats.check_streamed(asked)
         draft = sse.Draft()
         watched = replace(call, on_text=draft, cancelled=draft.cancelled)
         return _stream(service, draft, service.triage(event, model, narrowed, watched), "triage")
-    return await service.triage(event, model, narrowed, call)
+    judged = await service.triage(event, model, narrowed, call)
+    return judged if form == formats.JSON else formats.rendered(form, judged, event)
 
 
 @router.post("/v1/search", response_model=SearchResponse, responses=responses())
@@ -136,7 +144,7 @@ def _stream(service: Service, draft: sse.Draft, work: Awaitable[BaseModel], fina
 def _batch(
     request: Request,
     data: bytes,
-    one: Callable[[dict[str, Any], Call], Awaitable[BaseModel]],
+    one: Callable[[dict[str, Any], Call], Awaitable[str]],
     call: Call,
     service: Service,
 ) -> Response:
@@ -150,7 +158,7 @@ def _batch(
                 fields = read_object(line, f"line {number}")
                 request_id = fields.get("id")
                 own = replace(call, request_id=request_id) if isinstance(request_id, str) else call
-                yield (await one(fields, own)).model_dump_json() + "\n"
+                yield await one(fields, own) + "\n"
             except WhisError as error:
                 code = as_envelope(error)
                 service.metrics.note_refusal(code.error.code)

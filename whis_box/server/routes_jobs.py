@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from whis_box.errors import WhisError
-from whis_box.server import sse
+from whis_box.server import formats, sse
 from whis_box.server.access import Caller
 from whis_box.server.asynchronous import MAX_WAIT_S, SCOPES, Desk, accepted, result_of
 from whis_box.server.body import StrictRoute, is_ndjson, lines_of, read_object, validated
 from whis_box.server.deps import TheCaller, TheDesk, TheService, require, responses
 from whis_box.server.failures import HttpError, as_envelope
-from whis_box.server.jobs import JobRow, NewJob
+from whis_box.server.formats import AcceptHeader, FormatQuery
+from whis_box.server.job_rows import JobRow, NewJob
 from whis_box.server.service import Call
 from whis_box.server.wire import BatchError, Job, JobKind, JobList, JobRequest, JobStatus
 
@@ -26,6 +27,15 @@ BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": JobRequest.model_json_schema(), "example": EXAMPLE}},
+    }
+}
+RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The result, as the kind's own route answers.",
+        "content": {
+            name: {"schema": schema}
+            for name, schema in ({"application/json": {"type": "object"}} | formats.SCHEMAS).items()
+        },
     }
 }
 
@@ -122,14 +132,16 @@ async def events(
     return sse.stream(desk.follow(row, int(last_event_id) if last_event_id else -1))
 
 
-@router.get("/{job_id}/result", response_class=Response, responses=responses(404, 409))
-async def result(job_id: JobId, caller: TheCaller, desk: TheDesk) -> Response:
-    """The bare result of a finished job."""
+@router.get("/{job_id}/result", response_class=Response, responses={**RESULTS, **responses(404, 409)})
+async def result(
+    job_id: JobId, caller: TheCaller, desk: TheDesk, asked: FormatQuery = None, accept: AcceptHeader = ""
+) -> Response:
+    """The bare result of a finished job; a triage in any of its forms."""
     row = await _get(desk, job_id, caller)
     if not row.is_final:
         message = f"job {row.id} is {row.status}; ask again, or wait with GET /v1/jobs/{row.id}?wait=20"
         raise HttpError(409, "job_not_finished", message, retry_after_s=1)
-    return result_of(row, {})
+    return result_of(row, {}, asked, accept)
 
 
 @router.post("/{job_id}/cancel", response_model=Job, responses=responses(404))

@@ -24,8 +24,8 @@ from whis_box.server.body import StrictRoute
 from whis_box.server.deps import AskCall, TheCaller, TheService, require, responses
 from whis_box.server.failures import HttpError, as_envelope
 from whis_box.server.service import Call, Service
-from whis_box.server.wire import (
-    AskRequest,
+from whis_box.server.wire import AskRequest
+from whis_box.server.wire_openai import (
     ChatMessage,
     ChatRequest,
     EmbeddingsRequest,

@@ -32,6 +32,9 @@ async def readyz(service: TheService) -> Readiness:
     if not all(check.ready for check in checks):
         detail = problem or ("shutting down" if service.draining else "loading the model")
         raise HttpError(503, "not_ready", detail, retry_after_s=2)
+    info = service.box.info
+    notes = "".join(f"; {note}" for note in info.notes)
+    checks.append(Check(name="engine", ready=True, detail=f"on {info.device}, backend {info.backend}{notes}"))
     return Readiness(ready=True, checks=checks)
 
 

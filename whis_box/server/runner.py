@@ -21,8 +21,9 @@ from whis_box.server.access import ALL_SCOPES, Caller
 from whis_box.server.body import validated
 from whis_box.server.failures import HttpError, as_envelope
 from whis_box.server.feeds import Feeds
-from whis_box.server.jobs import JobRow, JobStore, too_often
-from whis_box.server.seats import JOB, BusyError
+from whis_box.server.job_rows import JobRow, too_often
+from whis_box.server.jobs import JobStore
+from whis_box.server.seats import JOB
 from whis_box.server.service import Call, Service
 from whis_box.server.sse import Delta
 from whis_box.server.wire import AskRequest, JobError, JobStatus, SearchRequest
@@ -133,7 +134,7 @@ class Runner:
         return result.model_dump_json()
 
     async def _failed(self, row: JobRow, error: WhisError) -> None:
-        again = error.retryable or isinstance(error, BusyError) or self._closing
+        again = error.retryable or self._closing
         if isinstance(error, HttpError):
             again = again or error.status == 503
         if again and (row.attempts < self._service.config.jobs.max_attempts or self._closing):

@@ -15,19 +15,13 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from whis_box.copilot import Copilot
-from whis_box.errors import NotReadyError, WhisError
+from whis_box.errors import BusyError, NotReadyError
 from whis_box.rollout.releases import Release
 from whis_box.server.opened import OpenedBox, SeatWriter
 
 T = TypeVar("T")
 INTERACTIVE, JOB, SHADOW = 0, 1, 2
-
-
-class BusyError(WhisError):
-    """All seats are taken and the line is full; try again."""
-
-    code = "queue_full"
-    retryable = True
+RETRY_AFTER_S = 2.0
 
 
 class Seat:
@@ -103,7 +97,7 @@ class Seats:
     """A fixed number of threads over one opened box; the box can be exchanged while they work."""
 
     def __init__(self, box: OpenedBox, n_seats: int, max_waiting: int) -> None:
-        self.n_seats, self._max_waiting = n_seats, max_waiting
+        self.n_seats, self.max_waiting = n_seats, max_waiting
         self._box = box
         self._line: queue.PriorityQueue[tuple[int, int, Ticket[object] | None]] = queue.PriorityQueue()
         self._order = itertools.count()
@@ -163,10 +157,11 @@ class Seats:
         with self._lock:
             if self._closing:
                 raise NotReadyError("the server is shutting down; try again in a moment")
-            if self._waiting[priority] >= self._max_waiting:
+            if self._waiting[priority] >= self.max_waiting:
                 raise BusyError(
-                    f"{self._waiting[priority]} requests wait, the limit is {self._max_waiting}; "
-                    "try again later, or send a job"
+                    f"{self._waiting[priority]} requests wait, the limit is {self.max_waiting}; "
+                    "try again later, or send a job",
+                    RETRY_AFTER_S,
                 )
             self._waiting[priority] += 1
             shadows = [one for one in self._running if one.priority == SHADOW] if priority < SHADOW else []

@@ -88,11 +88,10 @@ async def _run(server: uvicorn.Server, sock: socket.socket, service: Service, co
 
 
 def _reload(service: Service, config_path: Path) -> None:
-    """Read keys and the rollout again; what does not validate leaves everything as it was."""
+    """Read the config and the keys again; what does not validate leaves everything as it was."""
     try:
-        config = load_config(config_path, ServerConfig)
-        service.reload(config)
-        log.info("reloaded")
+        waiting = service.reload(load_config(config_path, ServerConfig))
+        log.info("reloaded", extra={"fields": {"needs_restart": waiting}})
     except WhisError as error:
         log.error("reload refused", extra={"fields": {"problem": str(error)}})
 

@@ -45,6 +45,7 @@ from whis_box.server.wire import AskRequest, Narrowing, SearchRequest, SearchRes
 T = TypeVar("T")
 R = TypeVar("R", Answer, Triage)
 log = logging.getLogger("whis.server")
+NEEDS_RESTART = ("seats", "listen", "jobs", "callbacks", "drain_s")
 OURS = frozenset({"", "whis", "default"})
 
 
@@ -147,13 +148,20 @@ class Service:
         """
         prepare_box(self.ready_seats, lambda releases: OpenedBox(self.folder, releases))(state)
 
-    def reload(self, config: ServerConfig) -> None:
-        """Take new keys; the rest of the config needs a restart.
+    def reload(self, config: ServerConfig) -> list[str]:
+        """Take new keys, limits, audit and library settings; the changed sections that need a restart.
 
         Raises: ConfigError, NotReadyError, StorageError; then nothing has changed.
         """
-        self.doorkeeper.reload(read_keys(config.access))
-        self.audit.append("server.reload", "whis")
+        keys = read_keys(config.access)
+        kept = {name: getattr(self.config, name) for name in NEEDS_RESTART}
+        waiting = [name for name, value in kept.items() if getattr(config, name) != value]
+        self.audit.append("server.reload", "whis", detail={"needs_restart": waiting})
+        self.config = config.model_copy(update=kept)
+        self.doorkeeper.reload(keys, config.access, config.limits)
+        if self.seats is not None:
+            self.seats.max_waiting = config.limits.max_waiting
+        return waiting
 
     @property
     def ready_seats(self) -> Seats:

@@ -167,6 +167,29 @@ class FeedbackList(Frozen):
     counts: dict[str, int]
 
 
+class BatchError(Frozen):
+    """A line of a batch that could not be answered."""
+
+    request_id: str | None
+    line: int
+    error: ErrorBody
+
+
+class IngestInput(BaseModel):
+    """Input of an `ingest` job: paths under the folders that the server allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    paths: list[str] = Field(min_length=1, max_length=100)
+    source: Name
+
+
+class PurgeInput(BaseModel):
+    """Input of a `purge` job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    record_id: str = Field(min_length=1, max_length=200)
+
+
 # ----------------------------------------------------------------- library
 
 
@@ -215,21 +238,6 @@ class RecordChunks(Frozen):
 
     record: Record
     chunks: list[Chunk]
-
-
-class IngestInput(BaseModel):
-    """Input of an `ingest` job: paths under the folders that the server allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    paths: list[str] = Field(min_length=1, max_length=100)
-    source: Name
-
-
-class PurgeInput(BaseModel):
-    """Input of a `purge` job."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    record_id: str = Field(min_length=1, max_length=200)
 
 
 # ----------------------------------------------------------------- the box
@@ -313,107 +321,6 @@ class AuditTail(Frozen):
     """Newest last."""
 
     entries: list[AuditEntry]
-
-
-# ----------------------------------------------------------------- openai
-
-
-class Loose(BaseModel):
-    """OpenAI-shaped requests carry fields this server has no use for; they are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class ContentPart(Loose):
-    """A part of a message; only text is read."""
-
-    type: Literal["text", "input_text", "output_text"]
-    text: str = Field(max_length=1_000_000)
-
-
-class ChatMessage(Loose):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
-
-    def text(self) -> str:
-        """The words of the message."""
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content or [])
-
-
-class NamedSchema(Loose):
-    """`whis_answer` or `whis_triage`; the schema itself is ours, not the caller's."""
-
-    name: str = Field(max_length=64)
-
-
-class ResponseFormat(Loose):
-    """`text`, or `json_schema` with one of our names."""
-
-    type: Literal["text", "json_schema", "json_object"] = "text"
-    json_schema: NamedSchema | None = None
-
-
-class StreamOptions(Loose):
-    """OpenAI's."""
-
-    include_usage: bool | None = None
-
-
-class ChatRequest(Loose):
-    """POST /v1/chat/completions."""
-
-    model: str = Field(min_length=1, max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1, max_length=200)
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
-    n: int | None = Field(1, ge=1, le=1)
-    user: str | None = Field(None, max_length=200)
-
-
-class EmbeddingsRequest(Loose):
-    """POST /v1/embeddings."""
-
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
-    model: str = Field("whis-embedder", max_length=200)
-    encoding_format: Literal["float", "base64"] = "float"
-
-
-class ResponsesRequest(Loose):
-    """POST /v1/responses; nothing is stored, so `previous_response_id` is refused."""
-
-    model: str = Field(min_length=1, max_length=200)
-    input: Text | Annotated[list[ChatMessage], Field(min_length=1, max_length=200)]
-    stream: bool | None = False
-    previous_response_id: str | None = None
-
-
-class ModelCard(Frozen):
-    """One name that `model` may have."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "whis-box"
-
-
-class ModelList(Frozen):
-    """GET /v1/models."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class BatchError(Frozen):
-    """A line of a batch that could not be answered."""
-
-    request_id: str | None
-    line: int
-    error: ErrorBody
 
 
 class BoxCheck(Frozen):
