@@ -44,7 +44,12 @@ class FakeEngine:
 
 
 def copilot(
-    retriever: Retriever, engine: Any, style: str = "select", bias: float = 60.0, threshold: float = 0.5
+    retriever: Retriever,
+    engine: Any,
+    style: str = "select",
+    bias: float = 60.0,
+    threshold: float = 0.5,
+    may_decline: bool = False,
 ) -> Copilot:
     return Copilot(
         Parts(
@@ -58,6 +63,7 @@ def copilot(
             box=BoxConfig(),
             lineage=LINEAGE,
             gate=GATE,
+            may_decline=may_decline,
         )
     )
 
@@ -71,6 +77,20 @@ def test_an_answer_quotes_its_record(retriever: Retriever) -> None:
     citation = answer.citations[0]
     assert retriever.record("win-1102").text[citation.start : citation.end] == citation.quote
     assert answer.identifiers.event_ids[0] == "1102"
+
+
+def test_an_adapter_may_say_that_nothing_answers_or_that_it_will_not(retriever: Retriever) -> None:
+    engine = FakeEngine("none\n")
+    answer = copilot(retriever, engine, may_decline=True).ask(QUESTION)
+    assert answer.status == "insufficient_evidence" and not answer.claims and answer.citations
+    assert [finding.code for finding in answer.findings] == ["model_declined"]
+    [request] = engine.requests
+    assert "Reply none" in request.prompt[1][0] and answer.timings.prompt_tokens == 100
+    refused = copilot(retriever, FakeEngine("refuse\n"), may_decline=True).ask(QUESTION)
+    assert refused.status == "refused" and not refused.citations
+    plain = FakeEngine("[1]\n")
+    assert copilot(retriever, plain).ask(QUESTION).status == "answered"
+    assert "Reply none" not in plain.requests[0].prompt[1][0]
 
 
 def test_a_composed_sentence_that_is_not_supported_never_leaves(retriever: Retriever) -> None:

@@ -58,12 +58,12 @@ def migrate(folder: Path) -> dict[str, Any]:
     from whis_box.ingest.sanitize.pseudonyms import load_key
     from whis_box.rollout import store
     from whis_box.rollout.transaction import open_store, version_of
-    from whis_box.server import jobs
+    from whis_box.server import job_rows
     from whis_box.state import read_note, write_note
 
     read_note(folder)
     versions: dict[str, Any] = {}
-    for name, steps in (("jobs.sqlite", jobs.STEPS), ("rollout.sqlite", store.STEPS)):
+    for name, steps in (("jobs.sqlite", job_rows.STEPS), ("rollout.sqlite", store.STEPS)):
         if (folder / name).is_file():
             connection = open_store(folder / name, steps)
             versions[name] = version_of(connection)

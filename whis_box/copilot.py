@@ -22,7 +22,6 @@ from whis_box.guards.draft import AnswerDraft
 from whis_box.guards.gate import Gate
 from whis_box.guards.grounding import check_citation
 from whis_box.guards.release import may_leave, release_answer, release_triage
-from whis_box.guards.requests import Refusal
 from whis_box.guards.screen import screen_evidence, screen_fields, unsuspected
 from whis_box.guards.text import clean_text
 from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
@@ -47,6 +46,8 @@ from whis_box.schemas import (
 
 NOTHING_FOUND = "The box holds no passage that answers this question."
 CLOSEST = "The closest passages are quoted; they may not answer it."
+NO_FACT = "the model found that none of the numbered sentences answers"
+REFUSED_BY_MODEL = "The model declined this request: it seems to ask for harm or for secrets."
 CLOSE_COSINE = 0.35
 MAX_CLOSE = 2
 MAX_TECHNIQUES = 5
@@ -82,6 +83,8 @@ class Parts:
     gate: Gate
     lane: str = "base"
     """The engine's lane that writes: the base, or one adapter."""
+    may_decline: bool = False
+    """Whether what writes was trained to say that no fact answers, or that a question must be refused."""
 
 
 class Copilot:
@@ -140,7 +143,8 @@ class Copilot:
         gate = self._parts.gate
         refusal = gate.requests.check(cleaned)
         if refusal is not None:
-            return self._refused(refusal, findings, _ms_since(started), request_id)
+            timings = Timings(total_ms=_ms_since(started))
+            return self._refused(refusal.kind, refusal.message, findings, timings, request_id)
         screened = screen_evidence(
             self._parts.selector.select(cleaned, narrowed), gate.detector, gate.policy.clearance
         )
@@ -155,11 +159,17 @@ class Copilot:
         style = self._parts.model.generation.style
         shown = [one.text for one in evidence.sentences]
         mark = gate.mark("\n".join([cleaned, *shown]))
-        prompt = prompts.answer_prompt(
-            cleaned, shown, style, self._parts.model.generation.max_sentences, mark=mark
-        )
+        most = self._parts.model.generation.max_sentences
+        prompt = prompts.answer_prompt(cleaned, shown, style, most, self._parts.may_decline, mark)
         draft = self._draft(evidence, cleaned, mark, on_text) if on_text else None
         completion = self._generate(prompt, self._parts.model.generation.max_tokens_answer, draft)
+        timings = _timings(started, retrieve_ms, completion)
+        declined = prompts.declined(completion.text)
+        if declined == prompts.REFUSE:
+            return self._refused("model", REFUSED_BY_MODEL, findings, timings, request_id)
+        if declined == prompts.NONE:
+            findings.append(Finding(code="model_declined", severity="info", message=NO_FACT))
+            return self._unanswered(evidence, screened.suspected, findings, timings, request_id)
         drafted = prompts.parse_answer(completion.text, style)
         bound = self._bind(drafted, evidence)
         self._check(bound.citations)
@@ -175,24 +185,24 @@ class Copilot:
             confidence=round(evidence.relevance.probability, 3),
             findings=[*findings, *bound.findings],
             lineage=self._parts.lineage,
-            timings=_timings(started, retrieve_ms, completion),
+            timings=timings,
         )
         return release_answer(answer, cleaned, gate, self._parts.catalogue, mark)
 
     def _refused(
-        self, refusal: Refusal, findings: list[Finding], total_ms: float, request_id: str | None
+        self, kind: str, message: str, findings: list[Finding], timings: Timings, request_id: str | None
     ) -> Answer:
-        """Said before anything is retrieved or generated."""
-        code = f"refused_{refusal.kind}"
+        """Said by the rules before anything is retrieved or generated, or by an adapter."""
+        code = f"refused_{kind}"
         return Answer(
             id=uuid.uuid4().hex,
             request_id=request_id,
             status="refused",
-            answer=refusal.message,
+            answer=message,
             confidence=1.0,
-            findings=[*findings, Finding(code=code, severity="warning", message=refusal.message)],
+            findings=[*findings, Finding(code=code, severity="warning", message=message)],
             lineage=self._parts.lineage,
-            timings=Timings(total_ms=total_ms),
+            timings=timings,
         )
 
     def _draft(self, evidence: Evidence, question: str, mark: str, on_text: OnText) -> AnswerDraft:
@@ -319,6 +329,10 @@ class Copilot:
         if on_text is not None:
             on_text(released.summary)
         return released
+
+    def techniques(self, alert: Alert, text: str) -> list[TechniqueEvidence]:
+        """What a triage of `alert`, described as `text`, would offer the model."""
+        return self._match(alert, text, self._candidates(alert, text, Filter()))
 
     def _candidates(self, alert: Alert, text: str, narrowed: Filter) -> list[EvidenceSentence]:
         wanted = clean_text(search_text(alert), "alert")[0] or text

@@ -168,6 +168,12 @@ def parse_answer(text: str, style: AnswerStyle) -> list[tuple[int, str]]:
     return [(int(match.group(1)), match.group(2).strip()) for match in matches if match]
 
 
+def declined(text: str) -> str | None:
+    """NONE or REFUSE if that is what was written."""
+    word = text.strip()
+    return word if word in (NONE, REFUSE) else None
+
+
 def parse_triage(text: str) -> tuple[str, str]:
     """(technique id or "none", summary); the summary is empty when the token limit cut it off."""
     match = _TRIAGE.match(text)

@@ -31,7 +31,7 @@ from whis_box.engine.protocol import Completion, GenerateRequest, LaneSpec
 from whis_box.engine.supervisor import Engine
 from whis_box.evaluation.golden import GoldenAlert, GoldenQuestion, read_alerts, read_golden, read_refusals
 from whis_box.guards.text import clean_text
-from whis_box.ingest.alerts import describe, read_alert, search_text
+from whis_box.ingest.alerts import describe, read_alert
 from whis_box.paths import file_sha256, repository_root, source_commit
 
 GOLDEN = repository_root() / "data" / "golden"
@@ -90,7 +90,7 @@ def question_cases(copilot: Copilot, at_most: int) -> list[Case]:
     chosen = random.Random(1).sample(questions, min(at_most, len(questions)))
     cases = []
     for question in chosen:
-        evidence = copilot._parts.selector.select(clean_text(question.question, "question")[0])
+        evidence = copilot.parts.selector.select(clean_text(question.question, "question")[0])
         texts = [one.text for one in evidence.sentences]
         if not texts:
             continue
@@ -103,8 +103,8 @@ def question_cases(copilot: Copilot, at_most: int) -> list[Case]:
 
 def ask(copilot: Copilot, question: str, texts: Sequence[str]) -> prompts.Prompt:
     """The prompt of serving with an adapter that may decline."""
-    most = copilot._parts.model.generation.max_sentences
-    return prompts.answer_prompt(question, texts, "select", most, may_decline=True)
+    most, mark = copilot.parts.model.generation.max_sentences, copilot.parts.gate.mark(question)
+    return prompts.answer_prompt(question, texts, "select", most, may_decline=True, mark=mark)
 
 
 def answer_score(
@@ -140,7 +140,7 @@ def refusal_cases(copilot: Copilot) -> list[Case]:
     """What policy forbids, and what only sounds like it."""
     cases = []
     for one in read_refusals(GOLDEN / "refusals.ndjson"):
-        evidence = copilot._parts.selector.select(clean_text(one.question, "question")[0])
+        evidence = copilot.parts.selector.select(clean_text(one.question, "question")[0])
         texts = [sentence.text for sentence in evidence.sentences]
         if texts:
             cases.append(Case(one.id, ask(copilot, one.question, texts), refusal_score(one.kind == "policy")))
@@ -163,13 +163,12 @@ def alert_cases(copilot: Copilot) -> list[Case]:
     for golden in read_alerts(GOLDEN / "alerts.ndjson"):
         alert = read_alert(golden.event)
         text = clean_text(describe(alert), "alert")[0]
-        evidence = copilot._parts.selector.select(clean_text(search_text(alert), "alert")[0] or text)
-        offered = [(one.id, one.name) for one in copilot._match(alert, text, evidence)]
+        offered = [(one.id, one.name) for one in copilot.techniques(alert, text)]
         if offered:
             cases.append(
                 Case(
                     golden.id,
-                    prompts.triage_prompt(text, offered),
+                    prompts.triage_prompt(text, offered, copilot.parts.gate.mark(text)),
                     alert_score(golden, [i for i, _ in offered]),
                 )
             )

@@ -64,6 +64,7 @@ def open_box(folder: Path, rag: RagConfig | None = None, adapter: Path | None = 
                     box=box,
                     lineage=_lineage(manifest, digest, box, adapter),
                     gate=gate,
+                    may_decline=adapter is not None,
                 )
             )
         finally:

@@ -138,6 +138,7 @@ class OpenedBox:
                 lineage=self.lineage_of(release),
                 gate=self.gate,
                 lane="base" if release.adapter == BASE else release.adapter,
+                may_decline=release.adapter != BASE,
             )
         )
 
