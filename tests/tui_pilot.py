@@ -43,7 +43,14 @@ class Terminal:
 
     async def type(self, text: str) -> None:
         """Type into whatever has the focus."""
-        names = {" ": "space", "?": "question_mark", ".": "full_stop", "/": "slash", "-": "minus", "_": "underscore"}
+        names = {
+            " ": "space",
+            "?": "question_mark",
+            ".": "full_stop",
+            "/": "slash",
+            "-": "minus",
+            "_": "underscore",
+        }
         await self.pilot.press(*(names.get(one, one) for one in text))
 
     async def until(self, holds: Callable[[], Any], what: str = "") -> None:

@@ -209,7 +209,9 @@ class WhisTui(App[None]):
         records = sum(one.records for one in library.sources)
         words = f"{box.name} {box.version} · {records} documents · ready"
         if not engine.running:
-            self._set_link("trouble", "the engine does not run: F8 tries again", "engine: the model process ended")
+            self._set_link(
+                "trouble", "the engine does not run: F8 tries again", "engine: the model process ended"
+            )
         elif not records:
             self._set_link("trouble", "the index is empty: F1 helps", "index: no document is in the index")
         else:

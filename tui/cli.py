@@ -18,13 +18,17 @@ def add_commands(commands: Any) -> None:
     """Register the command."""
     tui = commands.add_parser("tui", help="the analyst's terminal", description="The analyst's terminal.")
     tui.set_defaults(run=_run)
-    tui.add_argument("alerts", nargs="*", metavar="ALERTS", help="folder, NDJSON or event files, or - for stdin")
+    tui.add_argument(
+        "alerts", nargs="*", metavar="ALERTS", help="folder, NDJSON or event files, or - for stdin"
+    )
     tui.add_argument("--box", type=Path, default=default_box(), metavar="DIR", help="the box to use")
     tui.add_argument("--server", metavar="URL", help="http://127.0.0.1:8088 or unix:PATH of a running server")
     tui.add_argument("--config", type=Path, metavar="FILE", help="tui.yaml")
     tui.add_argument("--theme", choices=THEMES, help="dark, light, contrast, or mono (no colour)")
     tui.add_argument("--screen-reader", action="store_true", default=None, help="plain order, no frames")
-    tui.add_argument("--no-mouse", dest="mouse", action="store_false", default=None, help="leave the mouse alone")
+    tui.add_argument(
+        "--no-mouse", dest="mouse", action="store_false", default=None, help="leave the mouse alone"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -37,10 +41,14 @@ def _run(options: argparse.Namespace) -> int:
     config = with_flags(config, theme=theme, screen_reader=options.screen_reader, mouse=options.mouse)
     piped = _take_stdin(options.alerts)
     if not sys.stdin.isatty() or not sys.__stderr__ or not sys.__stderr__.isatty():
-        raise InputError("whis tui needs a terminal; use `whis ask`, `whis triage` or `whis serve` in scripts")
+        raise InputError(
+            "whis tui needs a terminal; use `whis ask`, `whis triage` or `whis serve` in scripts"
+        )
     from tui.app import run
 
-    return run(config, options.box, state_dir(), [one for one in options.alerts if one != "-"], piped) or EXIT_OK
+    return (
+        run(config, options.box, state_dir(), [one for one in options.alerts if one != "-"], piped) or EXIT_OK
+    )
 
 
 def _take_stdin(alerts: list[str]) -> bytes:

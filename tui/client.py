@@ -158,7 +158,9 @@ class Client:
         """The index and its sources."""
         return await self._get(Library, "/v1/library")
 
-    async def records(self, source: str = "", part: str = "", after: str = "", limit: int = 200) -> RecordList:
+    async def records(
+        self, source: str = "", part: str = "", after: str = "", limit: int = 200
+    ) -> RecordList:
         """A page of records."""
         return await self._get(
             RecordList, "/v1/library/records", source=source, q=part, after=after, limit=limit
@@ -331,7 +333,9 @@ def _failure(status: int, content: bytes, headers: Mapping[str, str], path: str)
 
 def _told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> RequestFailedError:
     error = fields.get("error") if isinstance(fields, dict) else None
-    known = error if isinstance(error, dict) else {"message": f"{path}: status {status}", "code": "http_error"}
+    known = (
+        error if isinstance(error, dict) else {"message": f"{path}: status {status}", "code": "http_error"}
+    )
     wait = headers.get("retry-after", "0")
     return RequestFailedError(
         str(known.get("message")), status, str(known.get("code")), float(wait) if wait.isdigit() else 0.0

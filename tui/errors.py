@@ -1,9 +1,9 @@
 """What can go wrong with a server, as the screens see it.
 
-    WhisError
-    ├── ServerGoneError     nobody answers, or the connection broke
-    ├── RequestFailedError  the server said no
-    └── ContractError       the server said what this program does not know
+WhisError
+├── ServerGoneError     nobody answers, or the connection broke
+├── RequestFailedError  the server said no
+└── ContractError       the server said what this program does not know
 """
 
 from __future__ import annotations

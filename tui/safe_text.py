@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 TAB = "    "
-# C0 without tab and line feed, DEL, C1; bidirectional and invisible formatting; line separators; tags; surrogates.
+# C0 without tab and line feed, DEL, C1; bidirectional and invisible ones; line separators; surrogates; tags.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f\U000e0100-\U000e01ef]"
@@ -64,10 +64,25 @@ _DRAWN = str.maketrans(
     {
         drawn: plain
         for plain, group in (
-            ("-", "─━┄–—▔"), ("|", "│┃┆▎▊▏▕▌▐"), ("+", "┌┐└┘├┤┬┴┼╭╮╰╯"), ("=", "═"), ("_", "▁▂▃▄▅"),
-            ("#", "█▇▆"), (":", "░▒▓"), ("*", "•●◆"), ("o", "○◇"), (".", "·…"), ("'", "‘’"), ('"', "“”«»"),
-            ("v", "✓✔▼↓"), ("x", "✗✘"), (">", "▶→"), ("<", "◀←"), ("^", "▲↑"), ("!", "⚠"),
+            ("-", "─━┄–—▔"),
+            ("|", "│┃┆▎▊▏▕▌▐"),
+            ("+", "┌┐└┘├┤┬┴┼╭╮╰╯"),
+            ("=", "═"),
+            ("_", "▁▂▃▄▅"),
+            ("#", "█▇▆"),
+            (":", "░▒▓"),
+            ("*", "•●◆"),
+            ("o", "○◇"),
+            (".", "·…"),
+            ("'", "‘’"),
+            ('"', "“”«»"),
+            ("v", "✓✔▼↓"),
+            ("x", "✗✘"),
+            (">", "▶→"),
+            ("<", "◀←"),
+            ("^", "▲↑"),
+            ("!", "⚠"),
         )
         for drawn in group
     }
-)  # fmt: skip
+)

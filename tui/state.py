@@ -1,4 +1,4 @@
-"""What the terminal remembers: history with full-text search, panes, judgements, ticked steps. One SQLite file.
+"""What the terminal remembers: history with full-text search, panes, judgements. One SQLite file.
 
 Invariant: a file that cannot be written costs nothing but memory over the end of the program: everything goes
 on in RAM, and `problem` says so.
@@ -20,7 +20,8 @@ BUSY_MS = 500
 SCHEMA = """
 create table if not exists kept (name text primary key, value text not null);
 create table if not exists asked (
-    id integer primary key, at real not null, question text not null, answer text not null, body text not null);
+    id integer primary key, at real not null, question text not null, answer text not null,
+    body text not null);
 create virtual table if not exists asked_words using fts5(
     question, answer, content='asked', content_rowid='id', tokenize='unicode61 remove_diacritics 2');
 create trigger if not exists asked_in after insert on asked begin
@@ -170,4 +171,6 @@ class State:
             with self._db:
                 self._db.execute(sql, values)
         except apsw.Error as cause:  # full, locked or gone read-only: said once, and the work goes on
-            self.problem = f"not saved: {cause}. Free some space, or close the other program that holds the file."
+            self.problem = (
+                f"not saved: {cause}. Free some space, or close the other program that holds the file."
+            )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from whis_box.schemas import Answer, Finding, Triage
 
 FINDINGS: dict[str, str] = {
-    "insufficient_evidence": "No passage of the box is close enough to the question, so the model was not asked.",
+    "insufficient_evidence": "No passage of the box is close enough to the question; no model was asked.",
     "identifier_unknown": "A sentence was taken out: it named something that its source does not hold.",
     "output_blocked": "The answer was stopped: it held what must not leave the box.",
     "summary_replaced": "The model's summary was not used; the alert's own facts are shown instead.",
-    "technique_disagreement": "The model and the evidence disagree about the technique; the evidence is shown.",
+    "technique_disagreement": "Model and evidence disagree about the technique; the evidence is shown.",
     "suspected_instruction": "The text holds what looks like an order to an AI. It was not followed.",
     "tlp_withheld": "Passages above the allowed TLP were left out.",
     "ansi_escape": "Terminal escape sequences were taken out of the text.",
@@ -33,8 +33,13 @@ VERDICTS: dict[str, str] = {
 }
 SEVERITY_MARKS = {"informational": "·", "low": "-", "medium": "=", "high": "!", "critical": "‼"}
 ANALYST_VERDICTS = (
-    "true_positive", "benign_true_positive", "false_positive", "benign", "needs_review", "escalate",
-)  # fmt: skip
+    "true_positive",
+    "benign_true_positive",
+    "false_positive",
+    "benign",
+    "needs_review",
+    "escalate",
+)
 
 
 def finding(value: Finding) -> str:
@@ -65,8 +70,8 @@ def confidence(answer: Answer) -> str:
     if answer.status == "refused":
         return ""
     if answer.status == "insufficient_evidence":
-        return f"{value:.2f} sure that the box holds no answer (a calibrated guess)"
-    return f"{value:.2f} {_level(value)} that these passages answer the question (a calibrated guess, not a proof)"
+        return f"{value:.2f} that the box holds no answer; a calibrated guess"
+    return f"{value:.2f} ({_level(value)}) that these passages answer it; a calibrated guess, no proof"
 
 
 def triage_confidence(triage: Triage) -> str:
@@ -78,8 +83,8 @@ def triage_confidence(triage: Triage) -> str:
 
 def _level(value: float) -> str:
     if value >= 0.9:
-        return "high:"
-    return "fair:" if value >= 0.7 else "low, read the passages yourself:"
+        return "high"
+    return "fair" if value >= 0.7 else "low: read the passages yourself"
 
 
 def verdict(triage: Triage) -> str:
@@ -91,9 +96,13 @@ def verdict(triage: Triage) -> str:
 def found_by(places: dict[str, int]) -> str:
     """Which lists found a passage, best first."""
     names = {
-        "identifier": "an identifier of the question", "exact": "the exact words", "chunk_dense": "meaning",
-        "sentence_dense": "meaning of a sentence", "bm25": "shared words", "title": "the title",
-    }  # fmt: skip
+        "identifier": "an identifier of the question",
+        "exact": "the exact words",
+        "chunk_dense": "meaning",
+        "sentence_dense": "meaning of a sentence",
+        "bm25": "shared words",
+        "title": "the title",
+    }
     ranked = sorted(places.items(), key=lambda one: one[1])
     return ", ".join(f"{names.get(name, name)} (#{place})" for name, place in ranked)
 

@@ -1,4 +1,4 @@
-"""What the four areas share: the first line, a line that says what happened, the keys, and a note when it is too small.
+"""What the four areas share: the first line, what happened, the keys, and a note when it is too small.
 
 Invariant: what an area says stands in place, on one line above the keys; nothing pops up or moves by itself.
 """
@@ -102,7 +102,8 @@ class Area(Screen[None]):
         small = size.width < LEAST_WIDTH or size.height < LEAST_HEIGHT
         self.set_class(small, "-too-small")
         if small:
-            words = f"{size.width}x{size.height} is too small\nneeds {LEAST_WIDTH}x{LEAST_HEIGHT}\nnothing is lost"
+            needed = f"needs {LEAST_WIDTH}x{LEAST_HEIGHT}"
+            words = f"{size.width}x{size.height} is too small\n{needed}\nnothing is lost"
             self.query_one("#too-small", Static).update(words)
 
     def on_split_moved(self, event: Split.Moved) -> None:

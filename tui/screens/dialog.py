@@ -77,7 +77,9 @@ class Choose(ModalScreen[Any], Generic[Item]):
 
     BINDINGS: ClassVar[list[BindingType]] = [key("dialog.close", "close")]
 
-    def __init__(self, title: str, items: Sequence[Item], columns: Sequence[Column[Item]], words: str = "") -> None:
+    def __init__(
+        self, title: str, items: Sequence[Item], columns: Sequence[Column[Item]], words: str = ""
+    ) -> None:
         super().__init__()
         self._title, self._items, self._columns, self._words = title, items, columns, words
 

@@ -9,19 +9,25 @@ from tui.screens.area import Area
 from tui.screens.dialog import Pages
 
 GROUPS = (
-    ("ask", "Ask"), ("triage", "Triage"), ("raw", "Raw event"), ("library", "Library"), ("box", "Box"),
-    ("rows", "Tables"), ("pane", "Panes"), ("app", "Everywhere"),
-)  # fmt: skip
+    ("ask", "Ask"),
+    ("triage", "Triage"),
+    ("raw", "Raw event"),
+    ("library", "Library"),
+    ("box", "Box"),
+    ("rows", "Tables"),
+    ("pane", "Panes"),
+    ("app", "Everywhere"),
+)
 
 
 def help_page(area: Area) -> Pages:
     """The page for one area."""
     keys: dict[str, list[tuple[str, str]]] = {}
-    for node, binding, _, _ in area.active_bindings.values():
+    for _, binding, _, _ in area.active_bindings.values():
         if binding.id:
             place = binding.id.partition(".")[0]
             keys.setdefault(place, []).append((format_key(binding.key), binding.description))
-    parts: list[str | tuple[str, str]] = [area.HELP.strip(), "\n"]
+    parts: list[str | tuple[str, str]] = [" ".join(area.HELP.split()), "\n"]
     for place, title in GROUPS:
         if place in keys:
             parts.append((f"\n{title}\n", "bold"))

@@ -77,7 +77,8 @@ class EvidencePane(VerticalScroll, can_focus=True):
         if hit is None:
             return f"not among the first {WHY_TOP_K} passages of a search; picked for what it cites"
         place = list(self._why[query]).index(citation.chunk_id) + 1
-        return f"rank {place}, score {hit.score:.2f} (ranks only within this search); {words.found_by(hit.found_by)}"
+        found = words.found_by(hit.found_by)
+        return f"rank {place}, score {hit.score:.2f} (ranks only within this search); {found}"
 
     def _draw(
         self, citation: Citation, of: int, chunk: Chunk | None, record: Record | None, why: str
@@ -108,6 +109,10 @@ def quoted(chunk: Chunk, citation: Citation) -> list[Part]:
     if not 0 <= start < end <= len(chunk.text) or chunk.text[start:end] != citation.quote:
         return [("» ", "$accent"), (safe(citation.quote), "bold"), (" «\n", "$accent")]
     return [
-        safe(chunk.text[:start]), ("» ", "bold $accent"), (safe(chunk.text[start:end]), "bold on $quote-back"),
-        (" «", "bold $accent"), safe(chunk.text[end:]), "\n",
-    ]  # fmt: skip
+        safe(chunk.text[:start]),
+        ("» ", "bold $accent"),
+        (safe(chunk.text[start:end]), "bold on $quote-back"),
+        (" «", "bold $accent"),
+        safe(chunk.text[end:]),
+        "\n",
+    ]

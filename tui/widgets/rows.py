@@ -40,9 +40,14 @@ class Rows(ScrollView, Generic[Item], can_focus=True):
     """The table. `identity` names an item across updates; `tone` is "", muted, warning, error or success."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "rows--head", "rows--cursor", "rows--mark", "rows--muted", "rows--warning", "rows--error",
+        "rows--head",
+        "rows--cursor",
+        "rows--mark",
+        "rows--muted",
+        "rows--warning",
+        "rows--error",
         "rows--success",
-    }  # fmt: skip
+    }
     BINDINGS: ClassVar[list[BindingType]] = [
         key("rows.down", "move(1)"),
         key("rows.up", "move(-1)"),

@@ -1,4 +1,4 @@
-"""Two panes with a line between them that the mouse or keys can move; beside each other, or one above the other.
+"""Two panes with a line between them that the mouse or keys can move.
 
 Invariant: the share is remembered by name, and both panes stay at least a few lines or columns.
 """
@@ -41,7 +41,9 @@ class Split(Container):
             super().__init__()
             self.split_name, self.share = name, share
 
-    def __init__(self, first: Widget, second: Widget, name: str, share: int = 60, beside_from: int = 100) -> None:
+    def __init__(
+        self, first: Widget, second: Widget, name: str, share: int = 60, beside_from: int = 100
+    ) -> None:
         super().__init__(id=f"split-{name}", classes="split")
         self._first, self._second = first, second
         self.pane_name, self.share, self._beside_from = name, share, beside_from
@@ -72,7 +74,9 @@ class Split(Container):
     def drag_to(self, x: int, y: int) -> None:
         """The bar follows the mouse."""
         region = self.region
-        part = (x - region.x) / max(1, region.width) if self._beside else (y - region.y) / max(1, region.height)
+        part = (
+            (x - region.x) / max(1, region.width) if self._beside else (y - region.y) / max(1, region.height)
+        )
         self.set_share(round(100 * part))
 
     def _lay_out(self) -> None:

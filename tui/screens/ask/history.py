@@ -57,7 +57,9 @@ class History(ModalScreen[Asked | None]):
             yield Input(placeholder="words in a question or an answer", compact=True)
             yield Rows(COLUMNS, lambda one: one.id, empty="nothing found", id="found")
             yield Static(
-                "type to search   ↓ list   Enter open   Del forget   Esc leave", classes="dialog-keys", markup=False
+                "type to search   ↓ list   Enter open   Del forget   Esc leave",
+                classes="dialog-keys",
+                markup=False,
             )
 
     def on_mount(self) -> None:

@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.content import Content
 from textual.events import Key
 from textual.widgets import Input, Static
 
@@ -35,7 +34,7 @@ MAX_TURNS = 40
 
 
 class QuestionLine(Input):
-    """The question; `?` asks for help only while the line is empty, Ctrl+E and Ctrl+F belong to the screen."""
+    """The question; `?` asks for help while the line is empty."""
 
     BINDINGS: ClassVar[list[BindingType]] = []
 
@@ -289,7 +288,9 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
     def action_cite(self, number: int, n: int) -> None:
         """The source [n] of a turn."""
         turn = next((one for one in self.query(Turn) if one.number == number), None)
-        found = next((one for one in (turn.answer.citations if turn and turn.answer else []) if one.n == n), None)
+        found = next(
+            (one for one in (turn.answer.citations if turn and turn.answer else []) if one.n == n), None
+        )
         if turn is None or found is None:
             self.say(f"there is no source [{n}]", "warning")
             return
@@ -298,7 +299,12 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
     def on_key(self, event: Key) -> None:
         """1 to 9 outside the line: that source."""
         turn = self._shown or self._last_answered()
-        if event.key.isdigit() and event.key != "0" and turn is not None and not self.query_one("#question").has_focus:
+        if (
+            event.key.isdigit()
+            and event.key != "0"
+            and turn is not None
+            and not self.query_one("#question").has_focus
+        ):
             event.stop()
             self.action_cite(turn.number, int(event.key))
 
@@ -323,9 +329,11 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
         assert client is not None and turn.answer is not None
         config = self.whis.config
         await client.feedback(
-            answer_id=turn.answer.id, rating=rating, analyst=config.analyst,
+            answer_id=turn.answer.id,
+            rating=rating,
+            analyst=config.analyst,
             training="yes" if config.consent_training else "no",
-        )  # fmt: skip
+        )
         turn.rating = {"up": "good answer", "down": "bad answer"}[rating]
         turn.draw()
         self.say(f"noted: {turn.rating}")
@@ -334,4 +342,3 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
         """The answer that is shown, with its sources."""
         turn = self._shown or self._last_answered()
         return as_text(turn.question, turn.answer) if turn is not None and turn.answer is not None else ""
-

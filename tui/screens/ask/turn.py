@@ -99,7 +99,9 @@ def answer_parts(answer: Answer, turn: int) -> list[Part]:
 
 def cite(turn: int, n: int) -> tuple[str, Style]:
     """`[n]`, which a click or the key n opens."""
-    return f"[{n}]", Style(bold=True, underline=True) + Style.from_meta({"@click": f"screen.cite({turn},{n})"})
+    return f"[{n}]", Style(bold=True, underline=True) + Style.from_meta(
+        {"@click": f"screen.cite({turn},{n})"}
+    )
 
 
 def as_text(question: str, answer: Answer) -> str:
@@ -107,6 +109,9 @@ def as_text(question: str, answer: Answer) -> str:
     lines = [question, "", answer.answer, ""]
     for one in answer.citations:
         place = " > ".join([one.title, *one.heading_path])
-        lines += [f"[{one.n}] {place} ({one.record_id}, {one.license}, TLP:{one.tlp.upper()})", f"    “{one.quote}”"]
+        lines += [
+            f"[{one.n}] {place} ({one.record_id}, {one.license}, TLP:{one.tlp.upper()})",
+            f"    “{one.quote}”",
+        ]
     lines.append(f"{answer.status}, confidence {answer.confidence:.2f}, answer {answer.id}")
     return safe("\n".join(lines))

@@ -68,7 +68,11 @@ class Detail(VerticalScroll, can_focus=True):
         if row.problem:
             parts.append((f"\nx {safe(row.problem)}\n", "$error"))
         if triage is None:
-            waits = {"new": "not triaged yet: t triages it", "queued": "waits for the model", "running": "is worked on"}
+            waits = {
+                "new": "not triaged yet: t triages it",
+                "queued": "waits for the model",
+                "running": "is worked on",
+            }
             return [*parts, f"\n{waits.get(row.state, '')}"]
         return [*parts, *self._judged(row, triage)]
 
@@ -76,11 +80,15 @@ class Detail(VerticalScroll, can_focus=True):
         colour = "$error" if triage.verdict == "escalate" else "$warning"
         mark = words.SEVERITY_MARKS[triage.severity]
         parts: list[Part] = [
-            ("\nverdict    ", "$muted"), (f"{words.verdict(triage)}\n", f"bold {colour}"),
-            ("severity   ", "$muted"), f"{mark} {triage.severity}\n",
-            ("confidence ", "$muted"), f"{words.triage_confidence(triage)}\n",
-            ("summary    ", "$muted"), f"{safe(triage.summary)}\n",
-        ]  # fmt: skip
+            ("\nverdict    ", "$muted"),
+            (f"{words.verdict(triage)}\n", f"bold {colour}"),
+            ("severity   ", "$muted"),
+            f"{mark} {triage.severity}\n",
+            ("confidence ", "$muted"),
+            f"{words.triage_confidence(triage)}\n",
+            ("summary    ", "$muted"),
+            f"{safe(triage.summary)}\n",
+        ]
         if row.decision:
             reason = f": {safe_line(row.reason)}" if row.reason else ""
             parts += [("you said   ", "$muted"), (f"{row.decision}{reason}\n", "bold")]
@@ -96,7 +104,9 @@ class Detail(VerticalScroll, can_focus=True):
         parts += observables(triage)
         parts += sources(triage)
         for finding in triage.findings:
-            parts.append((f"\n{safe(words.finding(finding))}", "$warning" if finding.severity != "info" else "$muted"))
+            parts.append(
+                (f"\n{safe(words.finding(finding))}", "$warning" if finding.severity != "info" else "$muted")
+            )
         parts.append((f"\n{words.milliseconds(triage.timings.total_ms)} · triage {triage.id}", "$muted"))
         return parts
 

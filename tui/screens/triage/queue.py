@@ -63,7 +63,9 @@ class Queue:
     def seen(self, words: str, order: str) -> list[Row]:
         """The rows that hold all words, in an order; rows of the same rank stay as they came."""
         terms = words.lower().split()
-        found = [row for row in self.rows if all(term in haystack(row) for term in terms)] if terms else self.rows
+        found = (
+            [row for row in self.rows if all(term in haystack(row) for term in terms)] if terms else self.rows
+        )
         return sorted(found, key=SORTS[order]) if order != "as it came" else list(found)
 
     def counts(self) -> str:
@@ -99,7 +101,9 @@ class Queue:
         """Queue alerts at the server; after each batch, how many are there."""
         sent = 0
         for batch in _batches(rows):
-            for (row, _), answer in zip(batch, await client.submit_triage([(r.key, e) for r, e in batch]), strict=True):
+            for (row, _), answer in zip(
+                batch, await client.submit_triage([(r.key, e) for r, e in batch]), strict=True
+            ):
                 self._submitted(row, answer)
             sent += len(batch)
             yield sent
@@ -169,5 +173,15 @@ def show_triage(row: Row, triage: Triage) -> None:
 def haystack(row: Row) -> str:
     """What a filter looks at."""
     return " ".join(
-        (row.title, row.alert_id, row.severity, row.state, row.verdict, row.techniques, row.decision, row.source, row.at)
+        (
+            row.title,
+            row.alert_id,
+            row.severity,
+            row.state,
+            row.verdict,
+            row.techniques,
+            row.decision,
+            row.source,
+            row.at,
+        )
     ).lower()

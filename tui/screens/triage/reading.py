@@ -120,7 +120,7 @@ def _path(path: Path) -> Iterator[Row]:
 
 
 def _is_many(path: Path) -> bool:
-    """Whether a `.json` file is in truth one object a line: its first line is a whole object, and more follows."""
+    """Whether a `.json` file is in truth one object a line."""
     with path.open("rb") as stream:
         first, second = stream.readline(MAX_EVENT_BYTES).strip(), stream.readline(MAX_EVENT_BYTES).strip()
     return first.startswith(b"{") and first.endswith(b"}") and second.startswith(b"{")
@@ -150,10 +150,14 @@ def row_of(place: Place, data: bytes, where: str) -> Row:
     except InputError as error:
         return bad(where, place, str(error), digest(data))
     return Row(
-        key=digest(data), place=place, title=safe_line(alert.title, TITLE_CHARS),
-        alert_id=safe_line(alert.id, 80), severity=alert.severity or "", at=safe_line(alert.occurred_at or "", 30),
+        key=digest(data),
+        place=place,
+        title=safe_line(alert.title, TITLE_CHARS),
+        alert_id=safe_line(alert.id, 80),
+        severity=alert.severity or "",
+        at=safe_line(alert.occurred_at or "", 30),
         source=safe_line(alert.provider or alert.family, 40),
-    )  # fmt: skip
+    )
 
 
 def bad(where: str, place: Place | None, problem: str, key: str = "") -> Row:
