@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from tui.app import WhisTui
 from tui.settings import ServerSettings, TuiConfig
 
-WAIT_S = 120.0
+WAIT_S = 30.0
 
 
 class Terminal:

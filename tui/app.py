@@ -146,7 +146,7 @@ class WhisTui(App[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self.run_worker(self._start(), group="start", exit_on_error=False)
+        self.run_worker(self._start, group="start", exit_on_error=False)
 
     async def _start(self) -> None:
         await asyncio.to_thread(_import_slow_parts)
@@ -163,7 +163,7 @@ class WhisTui(App[None]):
 
     def action_reconnect(self) -> None:
         """Find or start a server."""
-        self.run_worker(self._connect(), group="link", exclusive=True, exit_on_error=False)
+        self.run_worker(self._connect, group="link", exclusive=True, exit_on_error=False)
 
     async def _connect(self) -> None:
         self._set_link("connecting", "looking for a server")
@@ -259,6 +259,10 @@ class WhisTui(App[None]):
     # --------------------------------------------------------------- failures
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Say what a background job of the app could not do."""
+        self.report(event)
+
+    def report(self, event: Worker.StateChanged) -> None:
         """What a background job could not do, in words."""
         if event.state is not WorkerState.ERROR or event.worker.error is None:
             return
@@ -327,7 +331,7 @@ class WhisTui(App[None]):
         for active in screen.active_bindings.values():
             binding = active.binding
             if binding.id and not binding.id.startswith(("app.", "rows.", "pane.")) and active.enabled:
-                run = partial(screen.run_action, binding.action, active.node)
+                run = partial(self.run_action, binding.action, active.node)
                 yield SystemCommand(binding.description, f"key {binding.key}", run)
 
     async def action_quit(self) -> None:
@@ -348,7 +352,7 @@ def run(config: TuiConfig, box: Path, state_folder: Path, alerts: Sequence[str],
     """Show the terminal until it is left; the exit code."""
     logging.disable(logging.CRITICAL)  # a log line would tear the picture
     if sys.__stderr__ is not None and not _is_utf8():
-        sys.__stderr__.reconfigure(errors="replace")  # type: ignore[attr-defined]
+        sys.__stderr__.reconfigure(errors="replace")
     app = WhisTui(config, box, state_folder, alerts, piped)
     app.run(mouse=config.mouse)
     if app.fault:

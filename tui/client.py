@@ -101,7 +101,7 @@ class Client:
 
     async def explain(self, query: str, top_k: int = 10) -> dict[str, Any]:
         """Passages with what put each where it is."""
-        return await self._json("POST", "/v1/search/explain", {"query": query, "top_k": top_k})
+        return dict(await self._json("POST", "/v1/search/explain", {"query": query, "top_k": top_k}))
 
     async def feedback(self, **fields: str) -> Feedback:
         """Send a judgement."""
@@ -196,7 +196,7 @@ class Client:
     async def is_whis(self) -> bool:
         """Whether a Whis server answers at all."""
         version = await self._json("GET", "/version")
-        return version.get("name") == "whis-box"
+        return bool(version.get("name") == "whis-box")
 
     async def me(self) -> Me:
         """Who this program is for the server."""
@@ -216,7 +216,7 @@ class Client:
 
     async def index(self) -> dict[str, Any]:
         """What the index says of itself."""
-        return await self._json("GET", "/v1/box/index")
+        return dict(await self._json("GET", "/v1/box/index"))
 
     async def metrics(self) -> MetricsSummary:
         """Figures since the server started."""
@@ -244,7 +244,7 @@ class Client:
 
     async def gates(self) -> dict[str, Any]:
         """Gate files by reference."""
-        return await self._json("GET", "/v1/gates")
+        return dict(await self._json("GET", "/v1/gates"))
 
     async def change_rollout(self, action: str, **fields: Any) -> RolloutState:
         """Promote, roll back, …"""
@@ -252,7 +252,7 @@ class Client:
 
     # ---------------------------------------------------------------- wire
 
-    async def _get(self, kind: type[T], path: str, **params: Any) -> T:
+    async def _get(self, kind: type[T], path: str, /, **params: Any) -> T:
         given = {name: value for name, value in params.items() if value is not None}
         return self._as(kind, await self._json("GET", path, params=given))
 

@@ -5,7 +5,8 @@ Invariant: what an area says stands in place, on one line above the keys; nothin
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -14,6 +15,7 @@ from textual.containers import Container
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Static
+from textual.worker import Worker
 
 from tui.keymap import key
 from tui.safe_text import safe_line
@@ -92,9 +94,13 @@ class Area(Screen[None]):
         said.update(f"{mark}{safe_line(words, 400)}")
         said.set_classes(f"-{tone}" if tone else "")
 
-    def work(self, job: Coroutine[Any, Any, None], group: str, alone: bool = True) -> None:
+    def work(self, group: str, job: Callable[..., Awaitable[None]], *given: Any, alone: bool = True) -> None:
         """Run in the background; a failure becomes words in place."""
-        self.run_worker(job, group=group, exclusive=alone, exit_on_error=False)
+        self.run_worker(partial(job, *given), group=group, exclusive=alone, exit_on_error=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Say what a background job could not do."""
+        self.whis.report(event)
 
     def on_resize(self) -> None:
         """Say so when the window is too small to work in."""

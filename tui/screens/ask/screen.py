@@ -97,7 +97,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
             self.say("one question at a time: Esc stops the running one", "warning")
         elif self.client is not None:
             event.input.clear()
-            self.work(self._ask(question), "ask")
+            self.work("ask", self._ask, question)
 
     async def _ask(self, question: str) -> None:
         sent = self._with_context(question)
@@ -254,7 +254,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
 
         def use(asked: Asked | None) -> None:
             if asked is not None:
-                self.work(self._restore(asked), "restore")
+                self.work("restore", self._restore, asked)
 
         self.app.push_screen(History(self.whis.state), use)
 
@@ -313,7 +313,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
         assert turn.answer is not None
         pane = self.query_one(EvidencePane)
         query = turn.sent or turn.question
-        self.work(pane.show(citation, len(turn.answer.citations), query, self.whis.ready_client), "evidence")
+        self.work("evidence", pane.show, citation, len(turn.answer.citations), query, self.whis.ready_client)
 
     def _last_answered(self) -> Turn | None:
         return next((one for one in reversed(list(self.query(Turn))) if one.answer is not None), None)
@@ -322,7 +322,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
         """Say that an answer is good or bad."""
         turn = self._shown or self._last_answered()
         if turn is not None and turn.answer is not None and self.client is not None:
-            self.work(self._rate(turn, rating), "rate", alone=False)
+            self.work("rate", self._rate, turn, rating, alone=False)
 
     async def _rate(self, turn: Turn, rating: str) -> None:
         client = self.client

@@ -32,7 +32,7 @@ def table(*rows: tuple[str, Any]) -> list[Part]:
     """Name and value, one a line."""
     parts: list[Part] = []
     for name, value in rows:
-        parts += [(f"{name:<16}", "$muted"), f"{safe_line(str(value), 300)}\n"]
+        parts += [(f"{name:<16} ", "$muted"), f"{safe_line(str(value), 300)}\n"]
     return parts
 
 
@@ -127,7 +127,7 @@ async def rollout(client: Client) -> Content:
     parts.append(heading("Changes"))
     for event in (await client.rollout_events())[:10]:
         parts.append(
-            f"{event.at[:19]}  {event.action:<9} {safe_line(event.actor, 20)}  {safe_line(event.reason, 99)}\n"
+            f"{event.at[:19]}  {event.action:<9} {safe_line(event.actor, 20)}  {safe_line(event.reason)}\n"
         )
     return Content.assemble(*parts)
 
@@ -233,7 +233,7 @@ async def jobs(client: Client) -> Content:
     parts: list[Part] = [f"{counts(page.counts)}\n"]
     for one in page.jobs:
         parts.append(
-            f"{one.created_at[:19]}  {one.kind:<8} {one.status:<10} {safe_line(one.request_id or one.id, 36)}\n"
+            f"{one.created_at[:19]}  {one.kind:<7} {one.status:<9} {safe_line(one.request_id or one.id, 9)}\n"
         )
     return Content.assemble(*parts)
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
+from textual.worker import Worker
 
 from tui.keymap import key
 from tui.safe_text import safe_line
 from whis_box.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from tui.app import WhisTui
 
 KEPT_LINES = 400
 PACK_NAME = "pack.json"
@@ -48,7 +52,7 @@ class InstallPage(ModalScreen[None]):
             yield Static("working…", classes="dialog-keys", markup=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self._run(), exit_on_error=False)
+        self.run_worker(self._run, exit_on_error=False)
 
     async def _run(self) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -73,6 +77,10 @@ class InstallPage(ModalScreen[None]):
         self._lines = [*self._lines[1 - KEPT_LINES :], safe_line(line, 500)]
         self.query_one("#log", Static).update("\n".join(self._lines))
         self.query_one(VerticalScroll).scroll_end(animate=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Say what could not be done."""
+        cast("WhisTui", self.app).report(event)
 
     def action_close(self) -> None:
         """Close when it has ended."""

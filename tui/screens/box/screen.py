@@ -99,7 +99,7 @@ verified first, and the running box stays in use until the new one has passed it
     def action_refresh_section(self) -> None:
         """Read it again."""
         if self.client is not None:
-            self.work(self._read(self._section), "read")
+            self.work("read", self._read, self._section)
 
     async def _read(self, section: str) -> None:
         client = self.client
@@ -121,7 +121,7 @@ verified first, and the running box stays in use until the new one has passed it
         """Compare every file with the manifest."""
         if self.client is not None:
             self.say("comparing every file with the manifest…")
-            self.work(self._verify(), "verify")
+            self.work("verify", self._verify)
 
     async def _verify(self) -> None:
         client = self.client
@@ -135,7 +135,7 @@ verified first, and the running box stays in use until the new one has passed it
     def action_canary(self) -> None:
         """Choose an adapter that answers a part of the requests."""
         if self.client is not None:
-            self.work(self._choose_canary(), "canary")
+            self.work("canary", self._choose_canary)
 
     async def _choose_canary(self) -> None:
         client = self.client
@@ -175,7 +175,7 @@ verified first, and the running box stays in use until the new one has passed it
         self.app.push_screen(AskLine(f"{action.title()}: why?", "It stands in the audit log."), with_reason)
 
     def _change(self, action: str, given: dict[str, object], reason: str) -> None:
-        self.work(self._send_change(action, given, reason), "change")
+        self.work("change", self._send_change, action, given, reason)
 
     async def _send_change(self, action: str, given: dict[str, object], reason: str) -> None:
         client = self.client

@@ -86,19 +86,17 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
     def link_changed(self) -> None:
         """Load once the server is there."""
         if self.whis.ready_client is not None and self._library is None:
-            self.work(self._load(), "load")
+            self.work("load", self._load)
 
     async def _load(self) -> None:
         client = self.client
         if client is None:
             return
         self._library = library = await client.library()
-        meta = library.meta
-        built = safe_line(str(meta.get("created_at", meta.get("built_at", ""))), 30)
         licences = ", ".join(sorted({one.license for one in library.sources}))
         self.query_one("#overview", Static).update(
-            f"{safe_line(library.index)} · {sum(one.records for one in library.sources)} documents from "
-            f"{len(library.sources)} sources · {safe_line(licences, 80)} · {built} · "
+            f"{safe_line(library.index)} · {sum(one.records for one in library.sources)} documents · "
+            f"{len(library.sources)} sources · {safe_line(licences, 60)} · "
             f"{'may be changed here' if library.writable else 'read-only here'}"
         )
         await self._load_records()
@@ -123,7 +121,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
 
     def on_rows_opened(self, event: Rows.Opened) -> None:
         """A document."""
-        self.work(self._open(event.item.id), "open")
+        self.work("open", self._open, event.item.id)
 
     async def _open(self, record_id: str) -> None:
         client = self.client
@@ -144,7 +142,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
             self._part = self._source = ""
             with line.prevent(Input.Changed):
                 line.value = ""
-            self.work(self._load_records(), "load")
+            self.work("load", self._load_records)
         self.rows.focus()
 
     def action_filter(self) -> None:
@@ -157,7 +155,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         """Find."""
         self._part = event.value.strip()
         self.rows.focus()
-        self.work(self._load_records(), "load")
+        self.work("load", self._load_records)
 
     def action_sources(self) -> None:
         """Pick a source."""
@@ -167,7 +165,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         def use(source: SourceCount | None) -> None:
             if source is not None:
                 self._source = source.name
-                self.work(self._load_records(), "load")
+                self.work("load", self._load_records)
 
         held = self._library.sources
         every = SourceCount(
@@ -184,7 +182,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
 
         def search(text: str | None) -> None:
             if text:
-                self.work(self._search(text), "search")
+                self.work("search", self._search, text)
 
         self.app.push_screen(
             AskLine("Search passages", "Without the model; each hit says why it was found."), search
@@ -229,7 +227,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
 
     def _start_ingest(self, path: str, source: str | None) -> None:
         if source:
-            self.work(self._change("ingest", {"paths": [path], "source": source}), "change")
+            self.work("change", self._change, "ingest", {"paths": [path], "source": source})
 
     def action_purge(self) -> None:
         """Erase a document, after a question."""
@@ -239,7 +237,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
 
         def purge(yes: bool | None) -> None:
             if yes:
-                self.work(self._change("purge", {"record_id": current.id}), "change")
+                self.work("change", self._change, "purge", {"record_id": current.id})
 
         what = "It is erased from corpus and index, and that is proved. No undo."
         words = f"{current.title}\n{current.id}\n\n{what}"

@@ -115,7 +115,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
         if self.whis.state is not None and self.queue is None:
             self.queue = Queue(self.whis.state)
             if self.whis.alerts or self.whis.piped:
-                self.work(self._read(self.whis.alerts, self.whis.piped), "read")
+                self.work("read", self._read, self.whis.alerts, self.whis.piped)
 
     # --------------------------------------------------------------- reading
 
@@ -142,7 +142,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
 
         def read(path: str | None) -> None:
             if path is not None and self.queue is not None:
-                self.work(self._read([path]), "read")
+                self.work("read", self._read, [path])
 
         self.app.push_screen(
             AskLine("Open alerts", "A folder, a JSON event, NDJSON, or a log with one line an event."), read
@@ -243,7 +243,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
             )
             return
         self.rows.marked.clear()
-        self.work(self._submit(rows), "submit", alone=False)
+        self.work("submit", self._submit, rows, alone=False)
 
     async def _submit(self, rows: list[Row]) -> None:
         client, queue = self.client, self.queue
@@ -255,7 +255,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
 
     def _follow_jobs(self) -> None:
         if self.queue is not None and self.queue.pending and self.whis.ready_client is not None:
-            self.work(self._follow(), "follow")
+            self.work("follow", self._follow)
 
     async def _follow(self) -> None:
         """The head of the line is watched; the server works in order."""
@@ -287,7 +287,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
     def _offer_to_stop(self, pending: list[Row]) -> None:
         def stop(yes: bool | None) -> None:
             if yes:
-                self.work(self._stop(pending), "stop")
+                self.work("stop", self._stop, pending)
 
         words_ = f"{len(pending)} alerts wait for the model or are worked on."
         self.app.push_screen(Confirm("Stop the jobs?", words_), stop)
@@ -344,7 +344,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
                 self.queue.decide(row, shown, reason)
             self.rows.marked.clear()
             self._draw()
-            self.work(self._send(rows, decision, verdict, reason), "judge", alone=False)
+            self.work("judge", self._send, rows, decision, verdict, reason, alone=False)
 
     async def _send(self, rows: list[Row], decision: str, verdict: str, reason: str) -> None:
         """Judgements are kept here in any case; what the server does not take is said."""
@@ -427,7 +427,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
 
     def _export_to(self, rows: list[Row], form: str, folder: str | None) -> None:
         if folder is not None:
-            self.work(self._export(rows, form, Path(folder).expanduser()), "export")
+            self.work("export", self._export, rows, form, Path(folder).expanduser())
 
     async def _export(self, rows: list[Row], form: str, folder: Path) -> None:
         from tui.screens.triage.exporting import write_case
@@ -447,7 +447,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
     def action_jobs(self) -> None:
         """Take in the server's triage jobs."""
         if self.client is not None and self.queue is not None:
-            self.work(self._take_jobs(), "jobs")
+            self.work("jobs", self._take_jobs)
 
     async def _take_jobs(self) -> None:
         client, queue = self.client, self.queue
