@@ -69,7 +69,7 @@ def test_an_answer_comes_with_its_passage_and_the_guards_verdict(server: Running
         await running.press("9")
         await running.sees("there is no source [9]")
 
-    drive(server, tmp_path, flow, size=(120, 40))
+    drive(server, tmp_path, flow, size=(90, 50))
 
 
 def test_escape_stops_an_answer_at_once_and_the_server_too(server: Running, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_history_survives_and_is_searched_by_words(server: Running, tmp_path
         await running.sees("from the history: answered", "[1] of 2")
 
     drive(server, tmp_path, first)
-    drive(server, tmp_path, second)
+    drive(server, tmp_path, second, size=(180, 30))
 
 
 def test_a_promptbook_fills_the_line_and_selects_its_blank(server: Running, tmp_path: Path) -> None:
@@ -208,14 +208,18 @@ def test_a_correction_goes_to_every_marked_alert_with_its_verdict(server: Runnin
         await running.press("enter")
         await running.until(lambda: all(row.decision for row in rows_of(running)))
         await running.until(lambda: len(server.http.get("/v1/feedback").json()["feedback"]) == 3)
-        assert {one["verdict"] for one in server.http.get("/v1/feedback").json()["feedback"]} == {"false_positive"}
+        assert {one["verdict"] for one in server.http.get("/v1/feedback").json()["feedback"]} == {
+            "false_positive"
+        }
 
     drive(server, tmp_path, flow, alerts=[str(alerts_in(tmp_path))])
 
 
 def test_the_queue_is_filtered_by_words_and_ordered(server: Running, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
-    other.write_text(json.dumps({"_id": "z", "rule": {"name": "Audit log cleared"}, "event": {"kind": "alert"}}))
+    other.write_text(
+        json.dumps({"_id": "z", "rule": {"name": "Audit log cleared"}, "event": {"kind": "alert"}})
+    )
 
     async def flow(running: Terminal) -> None:
         await running.until(lambda: len(rows_of(running)) == 4)
@@ -230,8 +234,15 @@ def test_the_queue_is_filtered_by_words_and_ordered(server: Running, tmp_path: P
     drive(server, tmp_path, flow, alerts=[str(alerts_in(tmp_path)), str(other)])
 
 
-@pytest.mark.parametrize(("steps", "suffix", "holds"), [(0, "case.md", "# "), (1, "json.json", '"verdict"'),
-                                                        (2, "stix.json", '"bundle"'), (3, "navigator.json", '"enterprise-attack"')])  # fmt: skip
+@pytest.mark.parametrize(
+    ("steps", "suffix", "holds"),
+    [
+        (0, "case.md", "# "),
+        (1, "json.json", '"verdict"'),
+        (2, "stix.json", '"bundle"'),
+        (3, "navigator.json", '"enterprise-attack"'),
+    ],
+)
 def test_a_case_is_exported(server: Running, tmp_path: Path, steps: int, suffix: str, holds: str) -> None:
     out = tmp_path / "out"
 
@@ -296,7 +307,17 @@ def test_the_library_opens_documents_and_explains_a_search(server: Running, tmp_
 
 
 def test_the_box_shows_every_section_and_verifies(server: Running, tmp_path: Path) -> None:
-    words = ["manifest", "restarts", "n_chunks", "stable", "good@1", "ask.answered", "not measured", "search", ""]
+    words = [
+        "manifest",
+        "restarts",
+        "n_chunks",
+        "stable",
+        "good@1",
+        "ask.answered",
+        "not measured",
+        "search",
+        "",
+    ]
 
     async def flow(running: Terminal) -> None:
         server.http.post("/v1/search", json={"query": "lsass"})
@@ -332,9 +353,16 @@ def test_a_rollback_asks_for_a_reason_and_for_yes(server: Running, tmp_path: Pat
 # ------------------------------------------------------------------ habits
 
 
-def test_every_area_has_help_with_its_keys_and_the_palette_finds_commands(server: Running, tmp_path: Path) -> None:
+def test_every_area_has_help_with_its_keys_and_the_palette_finds_commands(
+    server: Running, tmp_path: Path
+) -> None:
     async def flow(running: Terminal) -> None:
-        for area, word in (("f2", "promptbooks"), ("f3", "Triage all new"), ("f4", "Purge"), ("f5", "Roll back")):
+        for area, word in (
+            ("f2", "promptbooks"),
+            ("f3", "Triage all new"),
+            ("f4", "Purge"),
+            ("f5", "Roll back"),
+        ):
             await running.press(area, "f1")
             seen = await running.sees("Help:")
             assert word.lower() in seen.lower(), seen

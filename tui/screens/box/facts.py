@@ -232,9 +232,8 @@ async def jobs(client: Client) -> Content:
     page = await client.jobs(limit=100)
     parts: list[Part] = [f"{counts(page.counts)}\n"]
     for one in page.jobs:
-        parts.append(
-            f"{one.created_at[:19]}  {one.kind:<7} {one.status:<9} {safe_line(one.request_id or one.id, 9)}\n"
-        )
+        name = safe_line(one.request_id or one.id, 60)
+        parts.append(f"{one.created_at[:19]}  {one.kind:<7} {one.status:<9} {name}\n")
     return Content.assemble(*parts)
 
 
