@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tui.settings import TuiConfig
 from whis_box.config import BoxConfig, ModelConfig, RagConfig, Section, load_config
 from whis_box.errors import ConfigError, NotReadyError
 from whis_box.evaluation.settings import EvalConfig
@@ -49,6 +50,10 @@ WITHIN_A_TIER = {
 }
 BUILD_HALF = ("convert", "train")
 ALLOWED = ("errors", "paths", "schemas", "config", "prompts", "engine")
+# The wire's models, and readers of alerts that load nothing.
+TERMINAL_MAY = (
+    "batch", "config", "errors", "ingest.alerts", "paths", "rollout.state", "schemas", "server.wire",
+)  # fmt: skip
 # What training must do exactly as serving does: cut and hash text, read a corpus and an alert, retrieve the
 # facts of a prompt and the techniques that are offered.
 SHARED_WITH_SERVING = (
@@ -100,6 +105,8 @@ def test_the_import_order_of_the_design_holds() -> None:
         if own == "__init__":
             continue
         for top, part in imports(path):
+            if top == "tui" and own == "cli":
+                continue  # `whis tui` is registered there
             if top in {"convert", "train", "tui", "tests"}:
                 wrong.append(f"{path.name} imports {top}")
             if top == "whis_box" and part and not part.startswith("_") and part != own:
@@ -107,6 +114,16 @@ def test_the_import_order_of_the_design_holds() -> None:
                 if tier_of(part) > tier_of(own) or same:
                     wrong.append(f"{own} ({path.name}) imports {part}")
     assert not wrong
+
+
+def test_the_terminal_imports_only_contracts_and_readers_and_one_module_of_it_talks_http() -> None:
+    network = {"httpx", "socket", "urllib", "requests", "aiohttp", "http"}
+    for path in (ROOT / "tui").rglob("*.py"):
+        for module in modules(path):
+            name = module.removeprefix("whis_box.")
+            fits = any(name == one or name.startswith(f"{one}.") for one in TERMINAL_MAY)
+            assert fits or not module.startswith("whis_box"), f"{path} imports {module}"
+            assert module.split(".")[0] not in network or path.name == "client.py", f"{path} imports {module}"
 
 
 def test_the_build_half_imports_only_what_it_may() -> None:
@@ -120,7 +137,13 @@ def test_the_build_half_imports_only_what_it_may() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("box", BoxConfig), ("rag", RagConfig), ("model.whis", ModelConfig), ("eval", EvalConfig)],
+    [
+        ("box", BoxConfig),
+        ("rag", RagConfig),
+        ("model.whis", ModelConfig),
+        ("eval", EvalConfig),
+        ("tui", TuiConfig),
+    ],
 )
 def test_every_key_stands_in_its_file_with_a_comment_above(name: str, kind: type[Section]) -> None:
     path = ROOT / "configs" / f"{name}.yaml"

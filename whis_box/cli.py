@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import whis_box
+from tui import cli as tui_cli
 from whis_box import (
     batch,
     cli_bench,
@@ -223,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_serve.add_commands(commands)
     cli_rollout.add_commands(commands)
     cli_state.add_commands(commands, _command)
+    tui_cli.add_commands(commands)
     _command(commands, "doctor", _doctor, "check this machine and the box")
     bench = _command(commands, "bench", _bench, "measure the box on this machine")
     bench.add_argument(

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from whis_box import prompts
 from whis_box.config import BoxConfig, ModelConfig
@@ -114,6 +114,18 @@ class Copilot:
         Raises: InputError for an empty or oversized query.
         """
         return self._parts.retriever.search(self._checked(query, "query")[0], top_k, narrowed)
+
+    def explain(
+        self,
+        query: str,
+        top_k: int | None = None,
+        narrowed: Filter = Filter(),  # noqa: B008 (frozen)
+    ) -> dict[str, Any]:
+        """The same search with what put each chunk where it is.
+
+        Raises: as `search`.
+        """
+        return self._parts.retriever.explain(self._checked(query, "query")[0], top_k, narrowed)
 
     def evidence(self, question: str) -> Evidence:
         """What a prompt about `question` would hold, without calling the model.

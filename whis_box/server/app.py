@@ -23,6 +23,7 @@ from whis_box.server import (
     routes_openai,
     routes_ops,
     routes_rollout,
+    routes_terminal,
 )
 from whis_box.server.asynchronous import Desk
 from whis_box.server.body import problems
@@ -44,6 +45,7 @@ ROUTERS = tuple(
         routes_library,
         routes_box,
         routes_rollout,
+        routes_terminal,
     )
 )
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}

@@ -50,15 +50,25 @@ def overview(index_name: str, path: Path, clearance: Tlp, writable: bool) -> Lib
         rows = fetch(
             connection,
             "select body ->> '$.source.name', body ->> 'license', body ->> 'pipeline_version', count(*),"
-            f" sum(length(body ->> 'text')) from records where body ->> 'tlp' in ({placeholders(levels)})"
+            " sum(length(body ->> 'text')), min(body ->> '$.source.retrieved_at'),"
+            " max(body ->> '$.source.retrieved_at') from records"
+            f" where body ->> 'tlp' in ({placeholders(levels)})"
             " group by 1, 2, 3 order by 1, 2",
             levels,
         )
     finally:
         connection.close()
     sources = [
-        SourceCount(name=name, license=license_id, pipeline=pipeline, records=count, characters=characters)
-        for name, license_id, pipeline, count, characters in rows
+        SourceCount(
+            name=name,
+            license=license_id,
+            pipeline=pipeline,
+            records=count,
+            characters=characters,
+            oldest_at=oldest,
+            newest_at=newest,
+        )  # fmt: skip
+        for name, license_id, pipeline, count, characters, oldest, newest in rows
     ]
     return Library(index=index_name, meta=dict(meta), sources=sources, writable=writable)
 

@@ -287,6 +287,18 @@ class Service:
         self.record("search", call, asked.query, {"hits": len(hits)})
         return SearchResponse(hits=hits, lineage=self.box.lineage_of(self.stable))
 
+    async def explain(self, asked: SearchRequest, call: Call) -> dict[str, Any]:
+        """The same passages with their reasons.
+
+        Raises: as `search`.
+        """
+        narrowed = narrow(asked, call.caller)
+        explained = await self._on_seat(
+            call, self.stable, lambda copilot: copilot.explain(asked.query, asked.top_k, narrowed)
+        )
+        self.record("search", call, asked.query, {"hits": len(explained["hits"])})
+        return explained
+
     async def _on_seat(self, call: Call, release: Release, work: Callable[[Copilot], T]) -> T:
         ticket: Ticket[T] = self.ready_seats.submit(call.priority, release, work, call.cancelled)
         timeout_s = self.config.limits.request_timeout_s

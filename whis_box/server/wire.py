@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from whis_box.audit import AuditEntry
-from whis_box.schemas import Chunk, Frozen, Hit, Lineage, Record, Tlp, Verdict
+from whis_box.schemas import Chunk, Frozen, Hit, Lineage, Record, Tlp, Triage, Verdict
 
 JobKind = Literal["ask", "triage", "search", "ingest", "purge"]
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -76,6 +76,22 @@ class SearchResponse(Frozen):
 
     hits: list[Hit]
     lineage: Lineage
+
+
+class ExportRequest(BaseModel):
+    """POST /v1/export: a triage and the event it judged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal["navigator", "stix", "case", "cacao"]
+    triage: Triage
+    event: dict[str, Any]
+
+
+class Exported(Frozen):
+    """What another tool reads: JSON text, or Markdown for `case`."""
+
+    format: str
+    text: str
 
 
 # -------------------------------------------------------------------- jobs
@@ -201,6 +217,9 @@ class SourceCount(Frozen):
     pipeline: str
     records: int
     characters: int
+    oldest_at: str = ""
+    newest_at: str = ""
+    """When its records were retrieved."""
 
 
 class Library(Frozen):

@@ -1,0 +1,348 @@
+"""Everything that goes over HTTP. No other module of the terminal touches the network.
+
+Invariant: every failure is one of three errors with words an analyst can act on; closing a stream cancels the
+request at the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from tui.errors import ContractError, RequestFailedError, ServerGoneError
+from whis_box.rollout.state import AdapterList, RolloutEvent, RolloutReport, RolloutState
+from whis_box.schemas import Answer, Chunk, Hit, Record, Triage
+from whis_box.server.wire import (
+    AuditTail,
+    BoxCheck,
+    BoxState,
+    EngineState,
+    Feedback,
+    Job,
+    JobList,
+    Library,
+    Me,
+    MetricsSummary,
+    RecordChunks,
+    RecordList,
+    SearchResponse,
+)
+
+T = TypeVar("T", bound=BaseModel)
+TIMEOUT = httpx.Timeout(10.0, read=130.0)  # the server itself ends a request after limits.request_timeout_s
+SILENCE_S = 40.0  # a stream sends a comment every 15 s
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server's address: `http://…`, `https://…` or `unix:PATH`."""
+
+    url: str
+
+    @property
+    def socket(self) -> str | None:
+        """The Unix socket's path."""
+        return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
+
+    def open(self, key: str = "") -> httpx.AsyncClient:
+        """A connection pool."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        transport = httpx.AsyncHTTPTransport(uds=self.socket) if self.socket else None
+        base = "http://whis" if self.socket else self.url
+        return httpx.AsyncClient(
+            base_url=base, transport=transport, timeout=TIMEOUT, headers=headers, trust_env=False
+        )
+
+
+class Client:
+    """One server, as the screens see it."""
+
+    def __init__(self, target: Target, key: str = "") -> None:
+        self.target = target
+        self._http = target.open(key)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._http.aclose()
+
+    # ------------------------------------------------------------- answers
+
+    async def ask(
+        self, question: str, request_id: str = ""
+    ) -> AsyncIterator[tuple[Literal["delta"], str] | tuple[Literal["answer"], Answer]]:
+        """Draft deltas, then the checked answer.
+
+        Raises: ServerGoneError, RequestFailedError, ContractError.
+        """
+        body = {"question": question, "id": request_id}
+        final: Answer | None = None
+        async for name, data in self._events("/v1/ask?stream=1", body):
+            if name == "delta":
+                yield "delta", str(data.get("text", ""))
+            elif name == "answer":
+                final = self._as(Answer, data)
+                yield "answer", final
+        if final is None:
+            raise ServerGoneError("the server ended the answer in the middle; ask again")
+
+    async def triage(self, event: Mapping[str, Any]) -> Triage:
+        """Judge one alert."""
+        return await self._post(Triage, "/v1/triage", event)
+
+    async def search(self, query: str, top_k: int = 10) -> list[Hit]:
+        """Passages, best first."""
+        return (await self._post(SearchResponse, "/v1/search", {"query": query, "top_k": top_k})).hits
+
+    async def explain(self, query: str, top_k: int = 10) -> dict[str, Any]:
+        """Passages with what put each where it is."""
+        return dict(await self._json("POST", "/v1/search/explain", {"query": query, "top_k": top_k}))
+
+    async def feedback(self, **fields: str) -> Feedback:
+        """Send a judgement."""
+        return await self._post(Feedback, "/v1/feedback", fields)
+
+    async def export(self, form: str, triage: Triage, event: Mapping[str, Any]) -> str:
+        """A triaged alert in another tool's format."""
+        body = {"format": form, "triage": triage.model_dump(mode="json"), "event": dict(event)}
+        return str((await self._json("POST", "/v1/export", body))["text"])
+
+    # ---------------------------------------------------------------- jobs
+
+    async def submit_triage(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job | str]:
+        """Queue alerts as `(id, event)`; for each the job, or why it was refused."""
+        lines = [json.dumps({"kind": "triage", "id": name, "input": event}) for name, event in events]
+        request = self._http.build_request(
+            "POST", "/v1/jobs", content="\n".join(lines), headers={"Content-Type": "application/x-ndjson"}
+        )
+        response = await self._send(request)
+        return [self._job_or_error(line) for line in response.text.splitlines() if line]
+
+    def _job_or_error(self, line: str) -> Job | str:
+        fields = json.loads(line)
+        if isinstance(fields.get("error"), dict) and "kind" not in fields:
+            return str(fields["error"].get("message", "refused"))
+        return self._as(Job, fields)
+
+    async def submit(self, kind: str, given: Mapping[str, Any]) -> Job:
+        """Queue one job."""
+        return await self._post(Job, "/v1/jobs", {"kind": kind, "input": dict(given)})
+
+    async def job(self, job_id: str, wait_s: float = 0) -> Job:
+        """One job; with `wait_s`, after its next change."""
+        return await self._get(Job, f"/v1/jobs/{job_id}", wait=wait_s or None)
+
+    async def jobs(self, kind: str = "", status: str = "", before: str = "", limit: int = 200) -> JobList:
+        """A page of jobs, newest first."""
+        return await self._get(
+            JobList,
+            "/v1/jobs",
+            kind=kind or None,
+            status=status or None,
+            before=before or None,
+            limit=limit,
+        )
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Stop a job."""
+        return await self._post(Job, f"/v1/jobs/{job_id}/cancel", None)
+
+    # ------------------------------------------------------------- library
+
+    async def library(self) -> Library:
+        """The index and its sources."""
+        return await self._get(Library, "/v1/library")
+
+    async def records(
+        self, source: str = "", part: str = "", after: str = "", limit: int = 200
+    ) -> RecordList:
+        """A page of records."""
+        return await self._get(
+            RecordList, "/v1/library/records", source=source, q=part, after=after, limit=limit
+        )
+
+    async def record(self, record_id: str) -> Record:
+        """One record."""
+        return await self._get(Record, f"/v1/library/records/{_quoted(record_id)}")
+
+    async def record_chunks(self, record_id: str) -> RecordChunks:
+        """One record and its passages."""
+        return await self._get(RecordChunks, f"/v1/library/records/{_quoted(record_id)}/chunks")
+
+    async def chunk(self, chunk_id: str) -> Chunk:
+        """One passage."""
+        return await self._get(Chunk, f"/v1/library/chunks/{_quoted(chunk_id)}")
+
+    # ------------------------------------------------------------- the box
+
+    async def ready(self) -> bool:
+        """Whether the model and the index are loaded.
+
+        Raises: as the others; RequestFailedError with the server's own words when they could not be loaded.
+        """
+        try:
+            await self._json("GET", "/readyz")
+        except RequestFailedError as error:
+            if error.status == 503 and str(error) == "loading the model":
+                return False
+            raise
+        return True
+
+    async def is_whis(self) -> bool:
+        """Whether a Whis server answers at all."""
+        version = await self._json("GET", "/version")
+        return bool(version.get("name") == "whis-box")
+
+    async def me(self) -> Me:
+        """Who this program is for the server."""
+        return await self._get(Me, "/v1/me")
+
+    async def box(self) -> BoxState:
+        """The manifest."""
+        return await self._get(BoxState, "/v1/box")
+
+    async def verify_box(self) -> BoxCheck:
+        """Compare every file, now."""
+        return await self._post(BoxCheck, "/v1/box/verify", None)
+
+    async def engine(self) -> EngineState:
+        """The model process."""
+        return await self._get(EngineState, "/v1/box/engine")
+
+    async def index(self) -> dict[str, Any]:
+        """What the index says of itself."""
+        return dict(await self._json("GET", "/v1/box/index"))
+
+    async def metrics(self) -> MetricsSummary:
+        """Figures since the server started."""
+        return await self._get(MetricsSummary, "/v1/metrics/summary")
+
+    async def audit(self, limit: int = 200) -> AuditTail:
+        """The log's tail."""
+        return await self._get(AuditTail, "/v1/audit", limit=limit)
+
+    async def rollout(self) -> RolloutState:
+        """Which release answers."""
+        return await self._get(RolloutState, "/v1/rollout")
+
+    async def rollout_report(self) -> RolloutReport:
+        """Figures of each arm."""
+        return await self._get(RolloutReport, "/v1/rollout/report")
+
+    async def rollout_events(self) -> list[RolloutEvent]:
+        """Changes, newest first."""
+        return [self._as(RolloutEvent, one) for one in await self._json("GET", "/v1/rollout/events")]
+
+    async def adapters(self) -> AdapterList:
+        """Adapters and indexes."""
+        return await self._get(AdapterList, "/v1/adapters")
+
+    async def gates(self) -> dict[str, Any]:
+        """Gate files by reference."""
+        return dict(await self._json("GET", "/v1/gates"))
+
+    async def change_rollout(self, action: str, **fields: Any) -> RolloutState:
+        """Promote, roll back, …"""
+        return await self._post(RolloutState, f"/v1/rollout/{action}", fields)
+
+    # ---------------------------------------------------------------- wire
+
+    async def _get(self, kind: type[T], path: str, /, **params: Any) -> T:
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._as(kind, await self._json("GET", path, params=given))
+
+    async def _post(self, kind: type[T], path: str, body: Any) -> T:
+        return self._as(kind, await self._json("POST", path, body))
+
+    async def _json(self, method: str, path: str, body: Any = None, params: Any = None) -> Any:
+        request = self._http.build_request(method, path, json=body, params=params)
+        response = await self._send(request)
+        try:
+            return response.json()
+        except ValueError:
+            raise ContractError(f"{method} {path}: the answer is not JSON; is this `whis serve`?") from None
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        with_words = f"{request.method} {request.url.path}"
+        try:
+            response = await self._http.send(request)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as cause:
+            raise _gone(self.target, cause) from None
+        if response.status_code >= 400:
+            raise _failure(response.status_code, response.content, response.headers, with_words)
+        return response
+
+    async def _events(self, path: str, body: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Server-sent events; Source: HTML Living Standard, section 9.2."""
+        async with self._stream(path, body) as response:
+            name, data = "", ""
+            async for line in response.aiter_lines():
+                if line.startswith("event: "):
+                    name = line[7:]
+                elif line.startswith("data: "):
+                    data += line[6:]
+                elif not line and data:
+                    fields = json.loads(data)
+                    if name == "error":
+                        raise _told(fields, 503, {}, path)
+                    yield name, fields
+                    name, data = "", ""
+
+    @asynccontextmanager
+    async def _stream(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        timeout = httpx.Timeout(10.0, read=SILENCE_S)
+        try:
+            async with self._http.stream("POST", path, json=body, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    raise _failure(response.status_code, await response.aread(), response.headers, path)
+                yield response
+        except (httpx.HTTPError, OSError) as cause:
+            raise _gone(self.target, cause) from None
+        except json.JSONDecodeError:
+            raise ContractError(f"{path}: an event is not JSON; is this `whis serve`?") from None
+
+    def _as(self, kind: type[T], fields: Any) -> T:
+        try:
+            return kind.model_validate(fields)
+        except ValidationError as cause:
+            first = cause.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ContractError(
+                f"the server's {kind.__name__} is not what this program knows ({where}: {first['msg']}); "
+                "use the terminal that came with the server's box"
+            ) from None
+
+
+def _gone(target: Target, cause: Exception) -> ServerGoneError:
+    why = str(cause) or type(cause).__name__
+    return ServerGoneError(f"the server at {target.url} does not answer ({why})")
+
+
+def _failure(status: int, content: bytes, headers: Mapping[str, str], path: str) -> RequestFailedError:
+    try:
+        fields = json.loads(content)
+    except ValueError:
+        fields = {}
+    return _told(fields, status, headers, path)
+
+
+def _told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> RequestFailedError:
+    error = fields.get("error") if isinstance(fields, dict) else None
+    known = (
+        error if isinstance(error, dict) else {"message": f"{path}: status {status}", "code": "http_error"}
+    )
+    wait = headers.get("retry-after", "0")
+    return RequestFailedError(
+        str(known.get("message")), status, str(known.get("code")), float(wait) if wait.isdigit() else 0.0
+    )
+
+
+def _quoted(part: str) -> str:
+    from urllib.parse import quote
+
+    return quote(part, safe="")

@@ -1,0 +1,1 @@
+"""What runs, and what may be changed about it."""

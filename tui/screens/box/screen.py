@@ -1,0 +1,202 @@
+"""Box: what runs here, whether it is whole, and what may be changed about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from tui.errors import RequestFailedError
+from tui.keymap import key
+from tui.screens.area import Area
+from tui.screens.box import facts
+from tui.screens.dialog import AskLine, Choose, Confirm
+from tui.widgets.rows import Column, Rows
+
+if TYPE_CHECKING:
+    from tui.client import Client
+
+REFRESH_S = 5.0
+LIVE = {"Engine", "Metrics"}
+Show = Callable[["Client"], Awaitable[Content]]
+SECTIONS: dict[str, Show] = {
+    "Manifest": facts.manifest,
+    "Engine": facts.engine,
+    "Index": facts.index,
+    "Rollout": facts.rollout,
+    "Adapters": facts.adapters,
+    "Gates": facts.gates,
+    "Metrics": facts.metrics,
+    "Audit": facts.audit,
+    "Jobs": facts.jobs,
+}
+COLUMNS: list[Column[str]] = [Column("section", 0, lambda one: one)]
+
+
+class BoxScreen(Area):
+    """The area."""
+
+    AREA = "box"
+    HELP = """The state of the box, section by section. Engine and Metrics are read again every five seconds
+while they are shown; r reads any section again. v compares every file with the manifest, now.
+p promotes the canary and b goes back to the release before; both ask first and stand in the audit
+log with your reason. c starts a canary. n installs a box or a pack from a mounted medium: it is
+verified first, and the running box stays in use until the new one has passed its self-test."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        key("box.refresh", "refresh_section"),
+        key("box.verify", "verify"),
+        key("box.promote", "change('promote')"),
+        key("box.rollback", "change('rollback')"),
+        key("box.canary", "canary"),
+        key("box.install", "install"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._section = "Manifest"
+        self._content = Content("")
+
+    def compose_body(self) -> ComposeResult:
+        with Horizontal(id="columns"):
+            yield Rows(COLUMNS, lambda one: one, id="sections")
+            page = VerticalScroll(Static("", id="facts", markup=False), classes="page")
+            page.can_focus = True
+            yield page
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        rows = self.query_one(Rows)
+        rows.show(list(SECTIONS), keep=False)
+        rows.focus()
+        self.set_interval(REFRESH_S, self._tick)
+
+    def _tick(self) -> None:
+        if self.is_current and self._section in LIVE and self.whis.ready_client is not None:
+            self.action_refresh_section()
+
+    def link_changed(self) -> None:
+        """Read the section once the server is there."""
+        if self.whis.ready_client is not None:
+            self.action_refresh_section()
+
+    def on_rows_highlighted(self, event: Rows.Highlighted) -> None:
+        """Another section."""
+        if event.item and event.item != self._section:
+            self._section = event.item
+            self.query_one(".page", VerticalScroll).scroll_home(animate=False)
+            self.action_refresh_section()
+
+    def on_rows_opened(self, event: Rows.Opened) -> None:
+        """To the page, to scroll it."""
+        self.query_one(".page").focus()
+
+    def action_refresh_section(self) -> None:
+        """Read it again."""
+        if self.client is not None:
+            self.work("read", self._read, self._section)
+
+    async def _read(self, section: str) -> None:
+        client = self.client
+        if client is None:
+            return
+        try:
+            content = await SECTIONS[section](client)
+        except RequestFailedError as error:
+            content = Content.assemble((f"{section}: {error}", "$warning"))
+        self._show(content)
+
+    def _show(self, content: Content) -> None:
+        self._content = content
+        self.query_one("#facts", Static).update(content)
+
+    # -------------------------------------------------------------- changing
+
+    def action_verify(self) -> None:
+        """Compare every file with the manifest."""
+        if self.client is not None:
+            self.say("comparing every file with the manifest…")
+            self.work("verify", self._verify)
+
+    async def _verify(self) -> None:
+        client = self.client
+        if client is None:
+            return
+        check = await client.verify_box()
+        self._show(facts.check(check))
+        well = f"intact: {check.files} files are what the manifest says"
+        self.say(well if check.intact else "the box was changed: see above", "" if check.intact else "error")
+
+    def action_canary(self) -> None:
+        """Choose an adapter that answers a part of the requests."""
+        if self.client is not None:
+            self.work("canary", self._choose_canary)
+
+    async def _choose_canary(self) -> None:
+        client = self.client
+        if client is None:
+            return
+        held = [one for one in (await client.adapters()).adapters if "stable" not in one.roles]
+        if not held:
+            self.say("no other adapter is on this host", "warning")
+            return
+
+        def start(chosen: object) -> None:
+            if chosen is not None:
+                self._ask_reason("canary", {"adapter": getattr(chosen, "reference", "")})
+
+        self.app.push_screen(Choose("Canary: 10 percent of the requests", held, facts.ADAPTER_COLUMNS), start)
+
+    def action_change(self, action: str) -> None:
+        """Promote or roll back, after a question and with a reason."""
+        self._ask_reason(action, {})
+
+    def _ask_reason(self, action: str, given: dict[str, object]) -> None:
+        if self.client is None:
+            return
+        words = {
+            "promote": "The canary answers everything. The server refuses while its figures do not allow it.",
+            "rollback": "The release before answers everything, at once.",
+            "canary": "A tenth of the requests goes to the adapter; its gate must have passed.",
+        }
+
+        def with_reason(reason: str | None) -> None:
+            if reason:
+                question = Confirm(f"{action.title()}?", f"{words[action]}\n\nReason: {reason}")
+                self.app.push_screen(
+                    question, lambda yes: self._change(action, given, reason) if yes else None
+                )
+
+        self.app.push_screen(AskLine(f"{action.title()}: why?", "It stands in the audit log."), with_reason)
+
+    def _change(self, action: str, given: dict[str, object], reason: str) -> None:
+        self.work("change", self._send_change, action, given, reason)
+
+    async def _send_change(self, action: str, given: dict[str, object], reason: str) -> None:
+        client = self.client
+        if client is None:
+            return
+        self.say(f"{action}…")
+        state = await client.change_rollout(action, **given, reason=reason)
+        self.say(f"{action} done: {state.stable} answers, revision {state.revision}")
+        self._show(await facts.rollout(client))
+
+    def action_install(self) -> None:
+        """Install from a mounted medium."""
+        from tui.screens.box.install import InstallPage
+
+        def begin(path: str | None) -> None:
+            if path:
+                self.app.push_screen(InstallPage(Path(path).expanduser()))
+
+        words = "The folder of a signed box or pack, for example /media/usb/8."
+        self.app.push_screen(AskLine("Install", words), begin)
+
+    def text_to_copy(self) -> str:
+        """The section."""
+        return self._content.plain
