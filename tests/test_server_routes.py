@@ -74,6 +74,9 @@ def test_a_body_over_the_limit_and_a_packed_one_are_refused(fake_box: FakeBox) -
     with serving(fake_box, ServerConfig(limits=HttpLimits(max_body_bytes=2000))) as server:
         large = server.http.post("/v1/ask", content=b'{"question": "' + b"x" * 3000 + b'"}')
         assert large.status_code == 413 and large.json()["error"]["code"] == "body_too_large"
+        for _ in range(10):  # a client that is still sending sees the answer, not a reset
+            huge = server.http.post("/v1/ask", content=b"x" * 8_000_000)
+            assert huge.json()["error"]["code"] == "body_too_large"
         unannounced = server.http.post("/v1/ask", content=iter([b"x" * 1500, b"x" * 1500]))
         assert unannounced.status_code == 413
         packed = gzip.compress(b'{"question": "' + b"x" * 1_000_000 + b'"}')

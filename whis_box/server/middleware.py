@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -31,6 +32,8 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+MAX_DISCARDED_BYTES = 16_000_000
+DISCARD_S = 3.0
 NDJSON = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 log = logging.getLogger("whis.http")
@@ -83,7 +86,12 @@ class Gate:
         reply.caller = caller
         with self._doorkeeper.counted(caller):
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
-                receive = await self._whole_body(scope, receive, headers)
+                try:
+                    receive = await self._whole_body(scope, receive, headers)
+                except HttpError as error:
+                    if error.status == 413 and "expect" not in headers:
+                        await _discard(receive)
+                    raise
             await self._app(scope, receive, reply)
 
     def _check_origin(self, headers: dict[str, str]) -> None:
@@ -178,6 +186,18 @@ async def _read(receive: Receive, limit: int) -> bytes:
             raise _too_large(f"more than {limit}", limit)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+async def _discard(receive: Receive) -> None:
+    """Take in more of a body that is too large: who still sends would see a reset, not the answer."""
+    left = MAX_DISCARDED_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
