@@ -83,6 +83,7 @@ clean "$place/current/whis" triage /tmp/alert.json
 
 say "clean root: state, and what may go back to the build host after a review"
 clean "$place/current/whis" state info
+clean "$place/current/whis" adapters stop --reason "rehearsal, to have an audit entry"
 clean "$place/current/whis" state export --out "$place/outgoing"
 clean "$place/current/whis" state hand-over "$place/outgoing" --medium "$place/medium"
 sed -i 's/\thold\t/\trelease\t/' "$root$place/outgoing/review.tsv"
