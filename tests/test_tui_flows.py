@@ -377,7 +377,7 @@ def test_every_area_has_help_with_its_keys_and_the_palette_finds_commands(
 def test_other_keys_come_from_the_settings(server: Running, tmp_path: Path) -> None:
     async def flow(running: Terminal) -> None:
         await running.press("f6")
-        await running.sees("test 1")
+        await running.sees("manifest")
         assert running.app.current_mode == "box"
 
     drive(server, tmp_path, flow, keymap={"app.box": "f6"})

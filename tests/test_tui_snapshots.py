@@ -22,8 +22,9 @@ from tests.tui_pilot import Terminal, terminal
 
 FOLDER = Path(__file__).parent / "tui_snapshots"
 Flow = Callable[[Terminal], Awaitable[None]]
-# Times and ids differ from run to run; the masks are as wide as what they hide.
-VARYING = re.compile(r"\b[0-9a-f]{32}\b|(?<=· )\d+ ms|(?<=· )[\d.]+ s\b")
+# Ids and times differ from run to run; what a time is shorter by goes into the gap behind its sentence.
+MADE_ID = re.compile(r"\b[0-9a-f]{32}\b")
+TOOK = re.compile(r"(?:(?<=[·.│|] )|^ ?)(?P<time>\d+ ms|[\d.]+ s)(?P<rest> [·.] .*?)(?P<gap> {2,}|$)")
 
 
 def picture(running: Terminal) -> str:
@@ -34,12 +35,22 @@ def picture(running: Terminal) -> str:
     for number, strip in enumerate(screen._compositor.render_strips()):
         for one in running.app.get_line_filters():
             strip = strip.apply_filter(one, background)
-        text.append(VARYING.sub("#", "".join(segment.text for segment in strip).rstrip()))
+        text.append(masked("".join(segment.text for segment in strip)))
         seen = dict.fromkeys(
             named(segment.style) for segment in strip if segment.text.strip() and segment.style
         )
         styles.append(f"{number:>2} {' | '.join(seen)}".rstrip())
     return "\n".join([*text, "-" * 20, *styles]) + "\n"
+
+
+def masked(line: str) -> str:
+    """A line without what differs from run to run, its columns where they were."""
+
+    def without_time(found: re.Match[str]) -> str:
+        lead = found[0][: found.start("time") - found.start()]
+        return f"{lead}#{found['rest']}{found['gap']}{' ' * (len(found['time']) - 1)}"
+
+    return TOOK.sub(without_time, MADE_ID.sub("#" * 32, line)).rstrip()
 
 
 def named(style: Style | None) -> str:

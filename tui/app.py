@@ -207,7 +207,7 @@ class WhisTui(App[None]):
         box, library = await asyncio.gather(client.box(), client.library())
         engine = await client.engine()
         records = sum(one.records for one in library.sources)
-        words = f"{box.name} {box.version} · {records} documents · ready"
+        words = f"ready · {records} documents · {box.name} {box.version}"
         if not engine.running:
             self._set_link(
                 "trouble", "the engine does not run: F8 tries again", "engine: the model process ended"

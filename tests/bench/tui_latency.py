@@ -1,7 +1,7 @@
 """How fast the terminal is: first paint, key to screen while the model works, 10,000 rows, memory, idle CPU.
 
-`python -m tests.bench.tui_latency --box build/box`: the program runs in a pseudo-terminal of its own; keys go
-in, and the time until the changed screen comes out is taken. The same keys into `cat` are the limit beside it.
+`python -m tests.bench.tui_latency --box build/box`: the program runs in a pseudo-terminal of its own, and the
+time from a key to the changed screen is taken. The same keys into `cat` are the limit beside it.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ def main() -> None:
             server.terminate()
             server.wait(60)
     load = os.getloadavg()[0]
-    print(f"{datetime.now(UTC):%Y-%m-%d}, commit {source_commit()[:12]}, {os.cpu_count()} CPUs {platform.machine()}, "
-          f"load {load:.1f}, Python {platform.python_version()}, {WIDTH}x{HEIGHT}")  # fmt: skip
+    machine = f"{os.cpu_count()} CPUs {platform.machine()}, load {load:.1f}"
+    print(f"{datetime.now(UTC):%Y-%m-%d}, commit {source_commit()[:12]}, {machine}, {WIDTH}x{HEIGHT}")
     for name, value, limit in figures:
         print(f"| {name} | {value} | {limit} |")
 

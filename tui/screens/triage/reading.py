@@ -7,7 +7,7 @@ a line that cannot be read is a row too, with its reason.
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +92,7 @@ def digest(data: bytes) -> str:
 def read_all(paths: Sequence[str], piped: bytes = b"") -> Iterator[Row]:
     """Rows in the order of the files; each unreadable file or line is one row in state `bad`."""
     if piped:
-        spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as its rows)
-        spool.write(piped)
+        spool = io.BytesIO(piped)
         yield from _lines("stdin", spool, spool)
     for path in paths:
         try:

@@ -173,6 +173,12 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
         """To the case."""
         self.query_one(Detail).focus()
 
+    def on_detail_ticked(self, event: Detail.Ticked) -> None:
+        """A step of the checklist is done, or not."""
+        if self.queue is not None:
+            self.queue.tick(event.row, event.step)
+            self._draw_case()
+
     def action_filter(self) -> None:
         """Open the filter line."""
         line = self.query_one(Input)
