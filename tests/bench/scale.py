@@ -54,8 +54,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 50_000, 200_000, 1_000_000])
     parser.add_argument("--folder", type=Path, help="where indexes are built and kept; temporary by default")
+    parser.add_argument("--plot", type=Path, help="draw the rows of this file, one JSON a line, into it.svg")
     parser.add_argument("--build-only", action="store_true", help="measure later, on a quiet machine")
     options = parser.parse_args()
+    if options.plot:
+        draw(options.plot)
+        return
     rag = load_config(ROOT / "configs" / "rag.yaml", RagConfig)
     folder = ROOT / "build" / "embedder"
     embedder = Embedder(folder, rag.embedder_dim, 2)
@@ -199,6 +203,29 @@ def times(run: Callable[[Query], Any], queries: list[Query]) -> str:
         run(query)
         taken.append((time.perf_counter() - started) * 1000)
     return f"{statistics.median(taken):.2f} / {statistics.quantiles(taken, n=20)[-1]:.2f}"
+
+
+def draw(rows: Path) -> None:
+    """The 95th percentiles of printed rows against the number of chunks, both in powers of ten."""
+    from matplotlib import pyplot
+
+    read = [json.loads(line) for line in rows.read_text().splitlines() if line.startswith("{")]
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    lines = {
+        "hybrid": "hybrid search",
+        "dense": "our vectors",
+        "faiss_flat": "FAISS flat",
+        "sqlite_vec": "sqlite-vec",
+    }
+    for key, label in lines.items():
+        milliseconds = [float(row[key].split("/")[1]) for row in read]
+        axes.loglog([row["chunks"] for row in read], milliseconds, marker="o", label=label)
+    axes.set_xlabel("chunks")
+    axes.set_ylabel("ms, 95th percentile")
+    axes.grid(which="major", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(rows.with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

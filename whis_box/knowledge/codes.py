@@ -29,8 +29,8 @@ EXACT_ROWS = 5_000
 """Up to so many vectors sqlite-vec scans the whole table in a few milliseconds, and no codes are made."""
 BLOCK = 16_384
 """Vectors per block of bits: one column of a block fits the second-level cache."""
-BITS_CANDIDATES = 8_000
-"""Vectors that the scan of sign bits hands on; see docs/measurements.md for recall and cost."""
+BITS_CANDIDATES, LARGE, LARGE_CANDIDATES = 5_000, 400_000, 9_000
+"""Vectors that the scan of sign bits hands on, more of LARGE tables; docs/measurements.md has the recall."""
 READ_CANDIDATES = 2_000
 """Of those, how many are scored by copies that must be read one by one."""
 WORDS_AT_ONCE = 3
@@ -141,7 +141,8 @@ class Codes:
 
         `allowed` (n + 1,) says by row id which may be returned; None allows all.
         """
-        rows = self._by_bits(query, max(BITS_CANDIDATES, k), allowed)
+        wanted = LARGE_CANDIDATES if self.n >= LARGE else BITS_CANDIDATES
+        rows = self._by_bits(query, max(wanted, k), allowed)
         if self._copies is None:
             rows = self._fewer(query, rows, max(READ_CANDIDATES, k))
         scores = self._by_copies(query, rows)

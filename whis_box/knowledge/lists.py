@@ -30,7 +30,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 _CODE = re.compile(r"[\d._\\-]")
 MAX_QUERY_TERMS = 64
 MAX_HOLDING = 1000  # chunks looked at for one identifier; in a million chunks some are in tens of thousands
-MAX_PINNED = 200  # of those, how many are compared with the question
+MAX_PINNED = 100  # of those, how many are compared with the question
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import apsw
@@ -187,7 +188,7 @@ class Retriever:
     def _title_shares(self, question: str, titles: set[str]) -> dict[str, float]:
         """Share, by idf, of each title's words that the question uses."""
         asked = set(terms(question))
-        words = {title: set(terms(title)) for title in titles}
+        words = {title: _words_of_title(title) for title in titles}
         idf = self.idf({word for one in words.values() for word in one})
         return {
             title: sum(idf[word] for word in one & asked) / max(sum(idf[word] for word in one), 1e-9)
@@ -283,3 +284,8 @@ class Retriever:
     def _holds(self, identifier: Identifier) -> bool:
         sql = "select 1 from identifiers where kind = ? and value = ? limit 1"
         return bool(fetch(self.connection, sql, (identifier.kind, identifier.value)))
+
+
+@lru_cache(maxsize=8192)
+def _words_of_title(title: str) -> frozenset[str]:
+    return frozenset(terms(title))
