@@ -17,6 +17,7 @@ from tests.server_box import ALERT, QUESTION, Running
 from tests.tui_pilot import Terminal, terminal
 from tui.app import WhisTui
 from tui.errors import RequestFailedError
+from tui.keymap import KEYS
 from tui.local_server import runtime_dir
 from tui.safe_text import safe, safe_line, to_ascii
 from tui.screens.triage.reading import read_all
@@ -25,6 +26,7 @@ from tui.settings import TuiConfig, read_settings
 from tui.state import NAME, State
 from tui.widgets.ascii import AsciiOnly
 from whis_box.errors import ConfigError, StorageError
+from whis_box.paths import repository_root
 
 ATTACK = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\x08\x7f\u202etxt.exe\u200b\x1b]52;c;ZXZpbA==\x07"
 
@@ -315,6 +317,14 @@ def test_errors_of_the_server_keep_its_words() -> None:
     error = _failure(503, body, {"retry-after": "7"}, "/x")
     assert isinstance(error, RequestFailedError) and str(error) == "too long" and error.retry_after_s == 7
     assert "status 500" in str(_failure(500, b"<html>", {}, "/x"))
+
+
+def test_the_manual_lists_every_action_with_its_keys() -> None:
+    manual = (repository_root() / "docs" / "tui.md").read_text(encoding="utf-8")
+    missing = [
+        name for name, one in KEYS.items() if f"| `{name}` | `{one.keys}` | {one.says} |" not in manual
+    ]
+    assert not missing
 
 
 def test_the_app_needs_no_server_to_be_made(tmp_path: Path) -> None:
