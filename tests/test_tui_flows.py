@@ -190,7 +190,7 @@ def test_a_queue_is_triaged_judged_and_there_again_the_next_time(server: Running
         assert rows_of(running)[1].reason == "a test host" and rows_of(running)[1].ticked == {0}
         assert all(row.state == "done" for row in rows_of(running))
 
-    drive(server, tmp_path, first, alerts=[str(path)])
+    drive(server, tmp_path, first, alerts=[str(path)], size=(100, 60))
     told = server.http.get("/v1/feedback").json()["feedback"]
     assert {(one["rating"], one["comment"]) for one in told} == {("up", ""), ("down", "a test host")}
     drive(server, tmp_path, second, alerts=[str(path)])

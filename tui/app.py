@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -146,7 +146,11 @@ class WhisTui(App[None]):
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self.run_worker(self._start, group="start", exit_on_error=False)
+        self.work("start", self._start)
+
+    def work(self, group: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Run in the background, one of a group at a time; a failure becomes words in place."""
+        self.run_worker(job, group=group, exclusive=True, exit_on_error=False)
 
     async def _start(self) -> None:
         await asyncio.to_thread(_import_slow_parts)
@@ -163,7 +167,7 @@ class WhisTui(App[None]):
 
     def action_reconnect(self) -> None:
         """Find or start a server."""
-        self.run_worker(self._connect, group="link", exclusive=True, exit_on_error=False)
+        self.work("link", self._connect)
 
     async def _connect(self) -> None:
         self._set_link("connecting", "looking for a server")

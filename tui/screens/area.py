@@ -68,11 +68,19 @@ class Area(Screen[None]):
 
     def on_mount(self) -> None:
         """Restore the panes."""
+        self.restore_panes()
+        self.show_link()
+
+    def state_opened(self) -> None:
+        """The state file is there."""
+        self.restore_panes()
+
+    def restore_panes(self) -> None:
+        """As the analyst left them."""
         for split in self.query(Split):
             share = self.whis.state.get(f"split.{split.pane_name}") if self.whis.state else None
             if isinstance(share, int):
                 split.set_share(share, tell=False)
-        self.show_link()
 
     def on_screen_resume(self) -> None:
         """The server may have changed while another area was shown."""

@@ -52,7 +52,7 @@ class InstallPage(ModalScreen[None]):
             yield Static("working…", classes="dialog-keys", markup=False)
 
     def on_mount(self) -> None:
-        self.run_worker(self._run, exit_on_error=False)
+        self.run_worker(self._run(), exit_on_error=False)
 
     async def _run(self) -> None:
         process = await asyncio.create_subprocess_exec(

@@ -112,6 +112,7 @@ x rejects it with a reason; all three go to the server as feedback, and to the m
 
     def state_opened(self) -> None:
         """The state file is there: take in what was given on the command line."""
+        super().state_opened()
         if self.whis.state is not None and self.queue is None:
             self.queue = Queue(self.whis.state)
             if self.whis.alerts or self.whis.piped:

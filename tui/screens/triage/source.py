@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -39,7 +38,7 @@ class SourcePage(ModalScreen[None]):
     def on_mount(self) -> None:
         pane = self.query_one(EvidencePane)
         pane.focus()
-        self.run_worker(partial(pane.show, self._citation, self._of, "", self._client), exit_on_error=False)
+        self.run_worker(pane.show(self._citation, self._of, "", self._client), exit_on_error=False)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """Say what could not be done."""
