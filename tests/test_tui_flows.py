@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from tests.server_box import ALERT, QUESTION, Running
 from tests.tui_pilot import Terminal, terminal
 from tui.screens.ask.turn import Turn
+from tui.screens.triage.queue import Queue
 from tui.screens.triage.reading import Row
 from tui.screens.triage.screen import TriageScreen
 from tui.state import State
@@ -386,6 +386,11 @@ def test_other_keys_come_from_the_settings(server: Running, tmp_path: Path) -> N
 def test_a_moved_pane_and_a_theme_are_remembered(server: Running, tmp_path: Path) -> None:
     async def first(running: Terminal) -> None:
         await running.press("ctrl+left", "ctrl+left", "f9")
+        await running.type("two words")
+        await running.press("ctrl+left")
+        line = running.screen.query_one("#question")
+        assert line.cursor_position == len("two "), "in a filled line the key goes by words"
+        assert running.screen.query_one("#split-ask").share == 50
 
     async def second(running: Terminal) -> None:
         await running.until(lambda: running.screen.query_one("#split-ask").share == 50)
@@ -406,14 +411,12 @@ def test_a_resize_keeps_everything(server: Running, tmp_path: Path) -> None:
     drive(server, tmp_path, flow, size=(200, 60))
 
 
-def test_ten_thousand_rows_move_the_cursor_at_once(tmp_path: Path) -> None:
+def test_ten_thousand_rows_are_filtered_and_sorted() -> None:
     state = State(None)
-    from tui.screens.triage.queue import Queue
-
     queue = Queue(state)
-    queue.add([Row(f"{n:032}", None, f"alert {n}", severity="high") for n in range(10_000)])
-    started = time.perf_counter()
+    levels = ("low", "high")
+    queue.add([Row(f"{n:032}", None, f"alert {n}", severity=levels[n % 2]) for n in range(10_000)])
     assert [row.title for row in queue.seen("9999", "title")] == ["alert 9999"]
-    assert len(queue.seen("", "severity")) == 10_000
-    assert time.perf_counter() - started < 5, "a filter and a sort of 10,000 rows"
+    ordered = [row.severity for row in queue.seen("", "severity")]
+    assert ordered == ["high"] * 5000 + ["low"] * 5000
     state.close()

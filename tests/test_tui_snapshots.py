@@ -62,8 +62,7 @@ def named(style: Style | None) -> str:
 async def asked(running: Terminal) -> None:
     await running.ask(QUESTION)
     await running.sees("[1] of 2")
-    await asyncio.sleep(0.3)  # the reasons come last
-    await running.until(lambda: all(one.is_finished for one in running.screen.workers))
+    await running.until(lambda: all(one.is_finished for one in running.screen.workers))  # the reasons
 
 
 async def triaged(running: Terminal) -> None:

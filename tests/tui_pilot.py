@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from tui.app import WhisTui
 from tui.settings import ServerSettings, TuiConfig
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 class Terminal:

@@ -36,7 +36,7 @@ def save(app: WhisTui, name: str, title: str) -> None:
 
 async def ask(app: WhisTui, pilot: Pilot[None]) -> None:
     """A question with its evidence."""
-    await until(app, pilot, "ready")
+    await until(app, pilot, " documents")
     app.screen.query_one("#question").value = QUESTION  # type: ignore[attr-defined]
     await pilot.press("enter")
     await until(app, pilot, "why found")
@@ -45,7 +45,7 @@ async def ask(app: WhisTui, pilot: Pilot[None]) -> None:
 async def triage(app: WhisTui, pilot: Pilot[None]) -> None:
     """A triaged queue."""
     await until(app, pilot, "taken in")
-    await until(app, pilot, "ready")
+    await until(app, pilot, " documents")
     await pilot.press("T")
     await until(app, pilot, "all jobs have ended")
 

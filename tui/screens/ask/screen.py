@@ -34,9 +34,15 @@ MAX_TURNS = 40
 
 
 class QuestionLine(Input):
-    """The question; `?` asks for help while the line is empty."""
+    """The question; while the line is empty, `?` asks for help and Ctrl+arrows move the panes."""
 
     BINDINGS: ClassVar[list[BindingType]] = []
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Going by words is the area's key until there are words."""
+        if action in ("cursor_left_word", "cursor_right_word") and not self.value:
+            return False
+        return super().check_action(action, parameters)
 
     def on_key(self, event: Key) -> None:
         if event.character == "?" and not self.value:

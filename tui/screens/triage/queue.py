@@ -50,8 +50,9 @@ class Queue:
             if row.key not in self._keys:
                 self._keys.add(row.key)
                 fresh.append(row)
-        for key, note in self._state.notes([row.key for row in fresh]).items():
-            row = next(one for one in fresh if one.key == key)
+        by_key = {row.key: row for row in fresh}
+        for key, note in self._state.notes(list(by_key)).items():
+            row = by_key[key]
             row.decision, row.reason, row.ticked = note.decision, note.reason, set(note.ticked)
             if note.triage:
                 show_triage(row, Triage.model_validate_json(note.triage))
