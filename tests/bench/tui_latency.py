@@ -36,7 +36,7 @@ from tui.state import State
 from whis_box.paths import repository_root, source_commit
 
 WIDTH, HEIGHT = 120, 40
-LOOKS = "Ask the box"
+LOOKS = "sk the box"  # the first letter is the cursor, in a style of its own
 KEYS = 60
 
 
