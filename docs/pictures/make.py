@@ -27,11 +27,11 @@ async def until(app: WhisTui, pilot: Pilot[None], words: str) -> None:
 
 
 def save(app: WhisTui, name: str, title: str) -> None:
-    """The screen as SVG, with the same ids each time."""
+    """The screen as SVG, with the same ids each time and without the font that it would fetch."""
     svg = app.export_screenshot(title=title)
-    (HERE / f"{name}.svg").write_text(
-        re.sub(r"terminal-\d+", f"terminal-{name}", svg) + "\n", encoding="utf-8"
-    )
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"terminal-\d+", f"terminal-{name}", svg)
+    (HERE / f"{name}.svg").write_text(svg + "\n", encoding="utf-8")
 
 
 async def ask(app: WhisTui, pilot: Pilot[None]) -> None:
@@ -39,7 +39,11 @@ async def ask(app: WhisTui, pilot: Pilot[None]) -> None:
     await until(app, pilot, " documents")
     app.screen.query_one("#question").value = QUESTION  # type: ignore[attr-defined]
     await pilot.press("enter")
-    await until(app, pilot, "why found")
+    await until(app, pilot, "[1] of ")
+    async with asyncio.timeout(WAIT_S):
+        while not all(one.is_finished for one in app.screen.workers):  # the reasons come last
+            await pilot.pause(0.1)
+    await pilot.pause()
 
 
 async def triage(app: WhisTui, pilot: Pilot[None]) -> None:
