@@ -24,7 +24,7 @@ from whis_box.paths import file_sha256
 from whis_box.rollout import store
 from whis_box.rollout.store import RolloutStore
 from whis_box.rollout.transaction import ADDS, open_store, version_of
-from whis_box.server import jobs
+from whis_box.server import job_rows
 from whis_box.server.jobs import JobStore, NewJob
 from whis_box.server.settings import JobsConfig
 
@@ -65,7 +65,7 @@ def kept(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("steps", [jobs.STEPS, store.STEPS], ids=["jobs", "rollout"])
+@pytest.mark.parametrize("steps", [job_rows.STEPS, store.STEPS], ids=["jobs", "rollout"])
 def test_every_step_of_a_store_only_adds(steps: tuple[str, ...]) -> None:
     for step in steps:
         assert all(ADDS.match(one.strip()) for one in step.split(";") if one.strip())
@@ -85,20 +85,20 @@ def test_every_step_of_a_store_only_adds(steps: tuple[str, ...]) -> None:
 )
 def test_a_step_that_would_break_the_release_before_does_not_run(step: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="would break"):
-        open_store(tmp_path / "jobs.sqlite", (*jobs.STEPS, step))
+        open_store(tmp_path / "jobs.sqlite", (*job_rows.STEPS, step))
 
 
 def test_a_store_from_before_versions_is_brought_forward_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "jobs.sqlite"
     connection = apsw.Connection(str(path))
-    connection.execute(jobs.STEPS[0])
+    connection.execute(job_rows.STEPS[0])
     connection.execute(
         "insert into jobs (id, owner, kind, status, request_id, input, clearance, model, created_at,"
         " callback_url, fingerprint) values ('1', 'a', 'ask', 'queued', '', '', 'clear', '', 1, '', '')"
     )
     connection.close()
-    opened = open_store(path, (*jobs.STEPS, NEXT_STEP))
-    assert version_of(opened) == len(jobs.STEPS) + 1
+    opened = open_store(path, (*job_rows.STEPS, NEXT_STEP))
+    assert version_of(opened) == len(job_rows.STEPS) + 1
     assert opened.execute("select id, note from jobs").fetchall() == [("1", "")]
     opened.close()
 
@@ -107,9 +107,9 @@ def test_a_failed_step_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     fill(tmp_path)
     broken = "alter table nothing add column note text not null default ''"
     with pytest.raises(Exception, match="nothing"):
-        open_store(tmp_path / "jobs.sqlite", (*jobs.STEPS, NEXT_STEP, broken))
-    opened = open_store(tmp_path / "jobs.sqlite", jobs.STEPS)
-    assert version_of(opened) == len(jobs.STEPS)
+        open_store(tmp_path / "jobs.sqlite", (*job_rows.STEPS, NEXT_STEP, broken))
+    opened = open_store(tmp_path / "jobs.sqlite", job_rows.STEPS)
+    assert version_of(opened) == len(job_rows.STEPS)
     assert "note" not in [row[1] for row in opened.execute("pragma table_info(jobs)")]
     opened.close()
     assert kept(tmp_path)["jobs"] == 1
@@ -148,8 +148,9 @@ def builder() -> Builder:
 def future_program() -> str:
     """A later release's `whis`: this program with one more step of the job store."""
     return (
-        f"#!{sys.executable}\nimport sys\nfrom whis_box import cli, state\nfrom whis_box.server import jobs\n"
-        f'jobs.STEPS += ("{NEXT_STEP}",)\nstate.VERSION += 1\nsys.exit(cli.main(sys.argv[1:]))\n'
+        f"#!{sys.executable}\nimport sys\nfrom whis_box import cli, state\n"
+        "from whis_box.server import job_rows\n"
+        f'job_rows.STEPS += ("{NEXT_STEP}",)\nstate.VERSION += 1\nsys.exit(cli.main(sys.argv[1:]))\n'
     )
 
 
@@ -195,7 +196,7 @@ def test_the_state_survives_an_update_and_the_way_back(
             medium = release(tmp_path / str(sequence), sequence, builder, program)
             install(medium, home, Options(), lambda _: [], lambda *_: None, migrate_state)
     assert home.active() == 2 and state.read_note(home.state).version == state.VERSION + 1
-    opened = open_store(home.state / "jobs.sqlite", jobs.STEPS)
+    opened = open_store(home.state / "jobs.sqlite", job_rows.STEPS)
     assert "note" in [row[1] for row in opened.execute("pragma table_info(jobs)")]
     opened.close()
     with locked(home):
