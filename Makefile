@@ -85,10 +85,13 @@ $(VENV)/.bench-installed: requirements/bench.lock $(VENV)/.test-installed
 	$(LOCKED) -r requirements/bench.lock
 	@touch $@
 
-bench: box $(VENV)/.bench-installed ## the figures of docs/measurements.md
+bench: box $(VENV)/.bench-installed ## the figures of docs/measurements.md; CORPORA=folder adds the retrieval on public questions
 	$(BIN)/whis bench
 	$(RUN) tests.bench.grammar_backends
-	$(RUN) tests.bench.scale --sizes 10000 50000 200000
+	$(RUN) tests.bench.evidence_budget
+	$(RUN) tests.bench.scale
+	$(if $(CORPORA),$(RUN) tests.bench.retrieval_quality --corpora "$(CORPORA)")
+	$(if $(CORPORA),$(RUN) tests.bench.rerankers --corpora "$(CORPORA)")
 
 ragas: $(RAGAS)/.installed         ## ragas in a virtual environment of its own
 
