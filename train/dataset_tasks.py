@@ -15,10 +15,9 @@ from pydantic import Field
 
 from train.served_facts import ServedFacts
 from whis_box import prompts
-from whis_box.ingest.alerts import describe, read_alert, search_text
+from whis_box.ingest.alerts import describe, described_values, read_alert, search_text
 from whis_box.knowledge.sentences import split_blocks
 from whis_box.knowledge.techniques import Catalogue, match_techniques
-from whis_box.knowledge.terms import terms
 from whis_box.schemas import Frozen, Record
 
 Split = Literal["train", "val", "test"]
@@ -215,8 +214,7 @@ def triage(
         alert = read_alert(event)
         text = describe(alert)
         candidates = served.candidates(search_text(alert) or text)
-        rarity = served.rarity({term for each in candidates for term in terms(each.text)})
-        values = "\n".join(line.partition(": ")[2] for line in text.splitlines()[1:])
+        values, rarity = described_values(text), served.rarity(candidates)
         found = [each.id for each in match_techniques(values, (), candidates, rarity, catalogue)]
         left_out = rng.random() < 0.1  # nothing that is offered fits
         shown = [each for each in found[: rng.randint(2, 4)] if not (left_out and each == one.technique_id)]

@@ -62,9 +62,9 @@ class ServedFacts:
             self._candidates[question] = self._deep.select(question).candidates
         return self._candidates[question]
 
-    def rarity(self, wanted: set[str]) -> dict[str, float]:
+    def rarity(self, sentences: Sequence[EvidenceSentence]) -> dict[str, float]:
         """As EvidenceSelector.rarity."""
-        return self._deep.rarity(wanted)
+        return self._deep.rarity(sentences)
 
     def say_the_same(self, answers: Sequence[str], other: str) -> bool:
         """Whether `other` answers whatever one of `answers` answers, as far as words tell."""

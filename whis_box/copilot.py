@@ -24,7 +24,7 @@ from whis_box.guards.grounding import check_citation
 from whis_box.guards.release import may_leave, release_answer, release_triage
 from whis_box.guards.screen import screen_evidence, screen_fields, unsuspected
 from whis_box.guards.text import clean_text
-from whis_box.ingest.alerts import Alert, describe, observables, read_alert, search_text
+from whis_box.ingest.alerts import Alert, describe, described_values, observables, read_alert, search_text
 from whis_box.knowledge import identifiers
 from whis_box.knowledge.evidence import Evidence, EvidenceSelector, EvidenceSentence
 from whis_box.knowledge.facets import Filter
@@ -352,9 +352,8 @@ class Copilot:
 
     def _match(self, alert: Alert, text: str, candidates: list[EvidenceSentence]) -> list[TechniqueEvidence]:
         """Techniques with evidence; a sentence that looks like an order to a model carries none."""
-        rarity = self._parts.selector.rarity({term for one in candidates for term in terms(one.text)})
-        # Without the title and the labels, which every alert of a kind shares.
-        values = "\n".join(line.partition(": ")[2] for line in text.splitlines()[1:])
+        rarity = self._parts.selector.rarity(candidates)
+        values = described_values(text)
         gate = self._parts.gate
         while True:
             ranked = match_techniques(values, alert.technique_ids, candidates, rarity, self._parts.catalogue)

@@ -36,6 +36,19 @@ class Column(Generic[Item]):
     """Shown only when the table is at least this wide."""
 
 
+class RowMessage(Message):
+    """Something about one item of a table."""
+
+    def __init__(self, rows: Rows[Any], item: Any) -> None:
+        super().__init__()
+        self.rows, self.item = rows, item
+
+    @property
+    def control(self) -> Rows[Any]:
+        """The table."""
+        return self.rows
+
+
 class Rows(ScrollView, Generic[Item], can_focus=True):
     """The table. `identity` names an item across updates; `tone` is "", muted, warning, error or success."""
 
@@ -59,27 +72,11 @@ class Rows(ScrollView, Generic[Item], can_focus=True):
     ]
     cursor: reactive[int] = reactive(0)
 
-    class Highlighted(Message):
+    class Highlighted(RowMessage):
         """The cursor stands on another item (None when there are none)."""
 
-        def __init__(self, rows: Rows[Any], item: Any) -> None:
-            super().__init__()
-            self.rows, self.item = rows, item
-
-        @property
-        def control(self) -> Rows[Any]:
-            return self.rows
-
-    class Opened(Message):
+    class Opened(RowMessage):
         """Enter, or a click on the cursor's item."""
-
-        def __init__(self, rows: Rows[Any], item: Any) -> None:
-            super().__init__()
-            self.rows, self.item = rows, item
-
-        @property
-        def control(self) -> Rows[Any]:
-            return self.rows
 
     def __init__(
         self,

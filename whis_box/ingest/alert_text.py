@@ -133,6 +133,11 @@ def describe(alert: Alert, max_chars: int = 1500) -> str:
     return text
 
 
+def described_values(description: str) -> str:
+    """The values of a description, without title and labels, which every alert of a kind shares."""
+    return "\n".join(line.partition(": ")[2] for line in description.splitlines()[1:])
+
+
 def _labelled(alert: Alert) -> Iterator[tuple[str, str]]:
     fields = alert.fields
     yield "time", alert.occurred_at or ""

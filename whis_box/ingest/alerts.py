@@ -13,7 +13,7 @@ from whis_box.ingest.alert_json import MAX_DEPTH, MAX_KEYS, load_json, position
 from whis_box.ingest.alert_lines import read_line
 from whis_box.ingest.alert_observables import MAX_OBSERVABLES, observables
 from whis_box.ingest.alert_query import search_text
-from whis_box.ingest.alert_text import describe
+from whis_box.ingest.alert_text import describe, described_values
 
 __all__ = [
     "MAX_DEPTH",
@@ -22,6 +22,7 @@ __all__ = [
     "Alert",
     "Family",
     "describe",
+    "described_values",
     "observables",
     "parse_event",
     "read_alert",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -123,10 +124,12 @@ class EvidenceSelector:
         """Smoothed inverse document frequency of each term; unknown terms weigh most."""
         return self._retriever.idf(wanted)
 
-    def rarity(self, wanted: set[str]) -> dict[str, float]:
-        """`idf` as a share of an unknown term's, so that it means the same in a small and a large index."""
+    def rarity(self, sentences: Iterable[EvidenceSentence]) -> dict[str, float]:
+        """`idf` of each term of `sentences` as a share of an unknown term's, so that it means the same in a
+        small and a large index."""
         highest = math.log(1.0 + (self._retriever.n_chunks + 0.5) / 0.5)
-        return {term: weight / highest for term, weight in self.idf(wanted).items()}
+        held = {term for one in sentences for term in terms(one.text)}
+        return {term: weight / highest for term, weight in self.idf(held).items()}
 
     def known(self, wanted: set[str]) -> set[str]:
         """Those of `wanted` that occur in the index."""
