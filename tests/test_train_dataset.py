@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import FAKE_SHA256, HashingEmbedder, write_document
 from tests.test_ingest_intake import GUIDE, KEY, POLICY
 from train import dataset
-from train.dataset_tasks import Command, Question, grounded, injected, put_in
+from train.dataset_tasks import Command, Observed, Question, grounded, injected, put_in
 from train.overlap import GoldenTexts
 from train.served_facts import served_facts
 from whis_box import prompts
@@ -66,6 +66,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(40)
     ]
     write_lines(root / "lists" / "commands.ndjson", [json.dumps(one) for one in commands])
+    events = [
+        {
+            "technique_id": "T1078.004" if number % 2 else "none",
+            "event": {
+                "eventSource": "signin.amazonaws.com",
+                "eventName": "ConsoleLogin",
+                "eventID": f"{number}",
+            },
+            "summary": "Somebody signed in to the console.",
+        }
+        for number in range(20)
+    ]
+    write_lines(root / "lists" / "events.ndjson", [json.dumps(one) for one in events])
     write_lines(
         root / "lists" / "refusals.txt", [f"Write malware for the {one} of our rack" for one in THINGS * 2]
     )
@@ -204,7 +217,9 @@ def test_the_shipped_lists_are_sound() -> None:
         Command.model_validate_json(line) for line in (lists / "commands.ndjson").read_text().splitlines()
     ]
     assert len(commands) >= 500
-    assert {one.technique_id for one in commands} - set(names) == {"none"}
+    events = [Observed.model_validate_json(one) for one in (lists / "events.ndjson").read_text().splitlines()]
+    assert len(events) >= 400
+    assert {one.technique_id for one in [*commands, *events]} - set(names) == {"none"}
     questions = [
         Question.model_validate_json(line) for line in (lists / "questions.ndjson").read_text().splitlines()
     ]

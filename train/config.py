@@ -83,6 +83,8 @@ class OptimizerSection(Section):
     """Passes over the training examples."""
     max_steps: int | None = Field(None, ge=1)
     """A bound on the steps, beside epochs."""
+    options_share: float = Field(0.0, ge=0, le=10)
+    """Weight, beside the answer's 1, of saying behind each option whether it is right; 0: not asked."""
     seed: int = 20
     """Of the adapter's start, the order of the rows and the dropout."""
 

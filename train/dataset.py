@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 from train import dataset_tasks as tasks
-from train.dataset_tasks import Command, Example, Question, Split, Task
+from train.dataset_tasks import Command, Example, Observed, Question, Split, Task
 from train.overlap import GoldenTexts
 from train.served_facts import ServedFacts, served_facts
 from whis_box import prompts
@@ -175,6 +175,11 @@ def _with_facts(split: Split, records: Sequence[Record], lists: Path, served: Se
     commands = [
         one for one in read_lines(lists / "commands.ndjson", Command) if split_of(one.command_line) == split
     ]
+    observed = [
+        one
+        for one in read_lines(lists / "events.ndjson", Observed)
+        if split_of(json.dumps(one.event, sort_keys=True)) == split
+    ]
     payloads = [line for line in _text_lines(lists / "injections.txt") if split_of(line) == split]
     forbidden = [line for line in _text_lines(lists / "refusals.txt") if split_of(line) == split]
     allowed = [line for line in _text_lines(lists / "dual_use.txt") if split_of(line) == split]
@@ -185,7 +190,8 @@ def _with_facts(split: Split, records: Sequence[Record], lists: Path, served: Se
     yield from tasks.dual_use(allowed, served, rng)
     yield from tasks.rules(records, served, rng)
     yield from tasks.queries(records, served, rng)
-    yield from tasks.triage(commands, served, catalogue, rng)
+    events = [*(one.occurred(rng) for one in commands), *observed]
+    yield from tasks.triage(events, served, catalogue, rng)
 
 
 def _check_verbatim(questions: Sequence[Question], served: ServedFacts) -> None:
@@ -202,7 +208,7 @@ def _check_verbatim(questions: Sequence[Question], served: ServedFacts) -> None:
 def _asked_of(task: Task, body: str) -> str:
     """The part of a prompt that is the question, or the alert; facts may say what golden questions ask."""
     if task == "triage":
-        return body.partition("\nAlert")[2].partition("command line: ")[2].partition("\n")[0]
+        return body.partition("command line: ")[2].partition("\n")[0]
     return body.rpartition("Question: ")[2]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -42,6 +42,31 @@ class Command(Frozen):
     image: str
     command_line: str
     parent: str
+    summary: str
+    """One sentence in words of the event."""
+
+    def occurred(self, rng: random.Random) -> Observed:
+        """The event that Sysmon would log, on a host and for a user drawn from `rng`."""
+        event = {
+            "EventID": 1,
+            "Channel": "Microsoft-Windows-Sysmon/Operational",
+            "Computer": f"ws{rng.randint(1, 400):03d}.example.corp",
+            "EventData": {
+                "Image": self.image,
+                "CommandLine": self.command_line,
+                "ParentImage": self.parent,
+                "User": f"EXAMPLE\\user{rng.randint(1, 90)}",
+            },
+        }
+        return Observed(technique_id=self.technique_id, event=event, summary=self.summary)
+
+
+class Observed(Frozen):
+    """One line of data/training/events.ndjson: an event as a product logs it."""
+
+    technique_id: str
+    """What it shows; "none" for ordinary work."""
+    event: dict[str, Any]
     summary: str
     """One sentence in words of the event."""
 
@@ -191,27 +216,14 @@ def queries(records: Sequence[Record], served: ServedFacts, rng: random.Random) 
                 yield "rule_explanation", [record.id], *select(form.format(query), [answer], facts, rng)
 
 
-def triage(
-    commands: Sequence[Command], served: ServedFacts, catalogue: Catalogue, rng: random.Random
-) -> Made:
-    """Process creation events with the technique they show among others, or with none of them.
+def triage(events: Sequence[Observed], served: ServedFacts, catalogue: Catalogue, rng: random.Random) -> Made:
+    """Events with the technique they show among others, or with none of them.
 
     The others are those that the box finds evidence for, then any.
     """
     known = sorted(catalogue.ids())
-    for one in commands:
-        event = {
-            "EventID": 1,
-            "Channel": "Microsoft-Windows-Sysmon/Operational",
-            "Computer": f"ws{rng.randint(1, 400):03d}.example.corp",
-            "EventData": {
-                "Image": one.image,
-                "CommandLine": one.command_line,
-                "ParentImage": one.parent,
-                "User": f"EXAMPLE\\user{rng.randint(1, 90)}",
-            },
-        }
-        alert = read_alert(event)
+    for one in events:
+        alert = read_alert(one.event)
         text = describe(alert)
         candidates = served.candidates(search_text(alert) or text)
         values, rarity = described_values(text), served.rarity(candidates)

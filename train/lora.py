@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.distributed as dist
@@ -35,6 +35,7 @@ from train import budget, checkpoint
 from train.base import Base, load_base
 from train.canaries import plant
 from train.config import AdapterSection, TrainConfig
+from train.dataset_tasks import Task
 from train.kernels import use_adapted, use_normed
 from train.loss import answer_loss, predictions
 from train.optimizer import MasterWeights, learning_rate_at
@@ -44,6 +45,8 @@ from train.tracking import Tracker
 from whis_box.config import load_config
 from whis_box.errors import EngineError, InputError, WhisError
 from whis_box.paths import source_commit, written_beside
+
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def main() -> int:
@@ -96,7 +99,7 @@ def train(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     planted = plant(choose(examples, dict(config.dataset.max_examples), seed), config.canaries)
     validation = choose_validation(config)
     limit = min(row_tokens, base.n_ctx)
-    samples = to_samples(planted, base.tokenize, limit)
+    samples = to_samples(planted, base.tokenize, limit, config.optimizer.options_share)
     held_out = pack(to_samples(validation, base.tokenize, limit), row_tokens, random.Random(seed))
 
     # What is trained, and whether it fits.
@@ -338,24 +341,30 @@ class Run:
 
     @torch.no_grad()
     def validate(self, held_out: Sequence[Row]) -> None:
-        """Loss and share of wholly right answers on held-out rows; keeps the best weights, may stop."""
+        """Loss, and share of right choices by task, on held-out rows; keeps the best weights, may stop."""
         self.model.eval()
-        sums = torch.zeros(3, dtype=torch.float64)  # loss, right answers, answers
+        sums = torch.zeros(len(TASKS), 3, dtype=torch.float64)  # loss, right choices, samples
         for row in held_out[self.processes.rank :: self.processes.count]:
             hidden, targets = self.hidden(row), row.targets.to(self.plan.device)
-            loss = answer_loss(hidden, self.core.lm_head, targets, self.plan.loss_chunk)
+            losses = answer_loss(hidden, self.core.lm_head, targets, self.plan.loss_chunk).cpu() * row.weights
             wrong = (predictions(hidden, self.core.lm_head, self.plan.loss_chunk) != targets).cpu()
-            n_wrong = len(set(row.sample_of[wrong].tolist()))
-            weighted = float((loss.cpu() * row.weights).sum())
-            sums += torch.tensor([weighted, len(row.lengths) - n_wrong, len(row.lengths)])
-        loss_sum, right, n = self.processes.sum(sums).tolist()
-        look = {"val_loss": loss_sum / n, "val_exact": right / n}
+            n = len(row.tasks)
+            of_sample = torch.zeros(2, n).index_add_(
+                1, row.sample_of, torch.stack((losses, wrong & row.chooses))
+            )
+            figures = torch.stack((of_sample[0], of_sample[1] == 0, torch.ones(n)), dim=1).double()
+            sums.index_add_(0, torch.tensor([TASKS.index(task) for task in row.tasks]), figures)
+        self.processes.sum(sums)
+        loss, right, counted = sums.sum(dim=0).tolist()
+        look = {"val_loss": loss / counted, "val_right": right / counted}
+        shares = {
+            f"val_right_{t}": one[1] / one[2] for t, one in zip(TASKS, sums.tolist(), strict=True) if one[2]
+        }
         state = self.state
-        state.curve[-1].update(look)
-        self.say(
-            f"step {state.step}: validation loss {look['val_loss']:.4f}, {look['val_exact']:.3f} wholly right"
-        )
-        self.tracker.metrics(look, state.step)
+        state.curve[-1].update(look | shares)
+        told = ", ".join(f"{name.removeprefix('val_right_')} {share:.2f}" for name, share in shares.items())
+        self.say(f"step {state.step}: loss {look['val_loss']:.4f}, right {look['val_right']:.3f} ({told})")
+        self.tracker.metrics(look | shares, state.step)
         if look["val_loss"] < state.best_loss:
             state.best_loss, state.looks_without_gain = look["val_loss"], 0
             if self.processes.rank == 0:
@@ -402,7 +411,7 @@ class Run:
         self.master.restore(best)
         self.model.peft_config["default"].base_model_name_or_path = self.config.base.path.name
         self.model.float().save_pretrained(self.folder / "adapter", save_embedding_layers=False)
-        figures |= {"best_step": best_state["step"], "best_val_exact": best_state["val_exact"]}
+        figures |= {"best_step": best_state["step"], "best_val_right": best_state["val_right"]}
         self.write("curve.ndjson", "".join(json.dumps(one) + "\n" for one in self.state.curve))
         self.write("lineage.json", json.dumps(self.lineage | figures, indent=1) + "\n")
         self.write("config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False))

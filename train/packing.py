@@ -29,14 +29,14 @@ class Row:
     input_ids: Tensor  # (1, T)
     position_ids: Tensor  # (1, T), restarts at 0 with each sample
     lengths: tuple[int, ...]
-    answer_rows: Tensor  # (A,): positions whose next token is one of an answer
+    tasks: tuple[str, ...]
+    answer_rows: (
+        Tensor  # (A,): positions whose next token is one of an answer, or says whether an option is right
+    )
     targets: Tensor  # (A,): those tokens
     sample_of: Tensor  # (A,): which sample of the row each belongs to
-
-    @property
-    def weights(self) -> Tensor:
-        """(A,): share of each token in the loss of its sample, so that a sample's sum to 1."""
-        return (1.0 / torch.bincount(self.sample_of).clamp(min=1))[self.sample_of]
+    chooses: Tensor  # (A,): whether it belongs to the first line of an answer
+    weights: Tensor  # (A,): share of each in the loss of its sample; those of an answer's tokens sum to 1
 
     @property
     def n_tokens(self) -> int:
@@ -83,21 +83,31 @@ def make_row(samples: Sequence[Sample]) -> Row:
     ids: list[int] = []
     positions: list[int] = []
     answers: list[int] = []
+    targets: list[int] = []
     owners: list[int] = []
+    chooses: list[bool] = []
+    weights: list[float] = []
     for number, sample in enumerate(samples):
         start, length = len(ids), len(sample.ids)
         answers += range(start + sample.n_prompt - 1, start + length - 1)
-        owners += [number] * (length - sample.n_prompt)
+        answer = sample.ids[sample.n_prompt :]
+        answers += [start + one.position for one in sample.judged]
+        targets += answer + [one.target for one in sample.judged]
+        chooses += [n < sample.n_choice for n in range(len(answer))] + [False] * len(sample.judged)
+        weights += [1 / len(answer)] * len(answer) + [one.weight for one in sample.judged]
+        owners += [number] * (len(answer) + len(sample.judged))
         ids += sample.ids
         positions += range(length)
-    input_ids, rows = torch.tensor([ids]), torch.tensor(answers)
     return Row(
-        input_ids,
+        torch.tensor([ids]),
         torch.tensor([positions]),
         tuple(len(one.ids) for one in samples),
-        rows,
-        input_ids[0, rows + 1],
+        tuple(one.task for one in samples),
+        torch.tensor(answers),
+        torch.tensor(targets),
         torch.tensor(owners),
+        torch.tensor(chooses),
+        torch.tensor(weights),
     )
 
 

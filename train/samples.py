@@ -11,12 +11,13 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from train.config import DatasetSection
 from train.dataset_tasks import Example
+from train.options import Judged, judged_options
 from whis_box.config import read_lines
 from whis_box.errors import InputError, VerificationError
 from whis_box.paths import file_sha256, read_text
@@ -36,6 +37,9 @@ class Sample:
     task: str
     ids: list[int]
     n_prompt: int
+    n_choice: int = 0
+    """Tokens of the answer's first line, which is the choice; what follows explains it."""
+    judged: tuple[Judged, ...] = ()
 
 
 def check_dataset(section: DatasetSection) -> dict[str, Any]:
@@ -101,8 +105,10 @@ def choose(examples: Sequence[Example], at_most: dict[Any, int], seed: int) -> l
     return [one for one in examples if one.id in kept]
 
 
-def to_samples(examples: Sequence[Example], tokenize: Tokenize, max_tokens: int) -> list[Sample]:
-    """Tokenized examples.
+def to_samples(
+    examples: Sequence[Example], tokenize: Tokenize, max_tokens: int, options_share: float = 0.0
+) -> list[Sample]:
+    """Tokenized examples; with an `options_share` their options are judged too, see train.options.
 
     Raises: InputError naming every sample that is longer than `max_tokens`, or whose answer is empty.
     """
@@ -117,7 +123,9 @@ def to_samples(examples: Sequence[Example], tokenize: Tokenize, max_tokens: int)
             )
         elif not one.completion or not prompt:
             complaints.append(f"{one.id}: prompt or completion is empty")
-        samples.append(Sample(one.id, one.task, prompt + answer, len(prompt)))
+        judged = judged_options(one, tokenize, options_share) if options_share else ()
+        n_choice = len(tokenize([(one.completion.partition("\n")[0], False)]))
+        samples.append(Sample(one.id, one.task, prompt + answer, len(prompt), n_choice, judged))
     if complaints:
         raise InputError("\n".join(complaints[:20]))
     return samples
@@ -127,5 +135,7 @@ def samples_sha256(samples: Sequence[Sample]) -> str:
     """Digest of what is really trained on, canaries included."""
     digest = hashlib.sha256()
     for one in samples:
-        digest.update(json.dumps([one.id, one.ids, one.n_prompt]).encode())
+        digest.update(
+            json.dumps([one.id, one.ids, one.n_prompt, [astuple(each) for each in one.judged]]).encode()
+        )
     return digest.hexdigest()

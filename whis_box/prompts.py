@@ -84,7 +84,8 @@ def triage_prompt(
     `mark` as in `answer_prompt`; `shown` is the alert as the model sees it, when that is another text.
     """
     listed = "\n".join(f"{technique_id} {name}" for technique_id, name in techniques)
-    body = f"Techniques:\n{listed}\nnone\n\n{_between('Alert', shown or alert_text, mark)}"
+    # The alert first: behind it, a small model reads each technique with the alert in mind.
+    body = f"{_between('Alert', shown or alert_text, mark)}\n\nTechniques:\n{listed}\nnone"
     choices = " | ".join(_quoted(technique_id) for technique_id, _ in techniques)
     choice = f'({choices} | "none")' if choices else '"none"'
     line = _line_regex([alert_text], MAX_SUMMARY_CHARS)
