@@ -103,7 +103,7 @@ def add_derived(named: dict[str, str]) -> None:
         del named["host.name"]
     for name in [name for name in named if name.partition("#")[0] == "hash"]:
         _place_hash(named, name)
-    for prefix in ("process", "file"):
+    for prefix in ("process", "process.parent", "file"):
         _join_path(named, prefix)
     for prefix in ("process", "process.parent"):
         executable = named.get(f"{prefix}.executable", "")
@@ -144,8 +144,21 @@ def _place_hash(named: dict[str, str], name: str) -> None:
 
 
 def _join_path(named: dict[str, str], prefix: str) -> None:
+    """A directory and the name of what lies in it, also where the path itself stops at the directory."""
+    target = "file.path" if prefix == "file" else f"{prefix}.executable"
     directory, name = named.get(f"{prefix}.directory", ""), named.get(f"{prefix}.name", "")
-    target = "process.executable" if prefix == "process" else "file.path"
-    if directory and name and target not in named:
-        separator = "/" if "/" in directory else "\\"
-        named[target] = directory.rstrip("/\\") + separator + name
+    path = named.get(target, "")
+    if path and name and _is_directory_of(path, name):
+        directory = path
+    if directory and name and (target not in named or directory == path):
+        windows = "\\" in directory or directory.endswith(":")
+        named[target] = directory.rstrip("/\\") + ("\\" if windows else "/") + name
+
+
+def _is_directory_of(path: str, name: str) -> bool:
+    """Whether the path lacks this name: it ends with a separator, or without the name's extension."""
+    if path[-1] in "/\\":
+        return True
+    extension, last = ntpath.splitext(name)[1].lower(), ntpath.basename(path).lower()
+    on_windows = "\\" in path and re.fullmatch(r"\.[a-z0-9]{1,5}", extension) is not None
+    return on_windows and last != name.lower() and ntpath.splitext(last)[1] != extension

@@ -18,6 +18,9 @@ MAX_VALUE_CHARS = 65_536  # a script block is at most 32 KB of UTF-16; longer te
 SURROGATES = re.compile("[\ud800-\udfff]")
 # What sources write when a value is not there; `%%1793` is Windows' own "no value".
 EMPTY_VALUES = frozenset({"", "-", "--", "(null)", "null", "none", "n/a", "%%1793", "<unknown process>"})
+# A word that someone chose to write: it says nothing under a field that names a thing, yet
+# `change_ticket: none` and `DKIM: none` say what was looked for.
+CHOSEN_WORDS = frozenset({"none"})
 # Around one event: CloudTrail and Event Hub files, Graph pages (`value`), and what webhooks add.
 LIST_ENVELOPES = ("Records", "records", "value")
 OBJECT_ENVELOPES = frozenset({"event", "alert", "finding", "log", "record", "body", "payload"})
@@ -40,6 +43,11 @@ XML_SEGMENTS = frozenset({"#text", "#attributes"})
 def is_empty(text: str) -> bool:
     """Whether a source says "nothing here" with this text."""
     return text.strip().lower() in EMPTY_VALUES
+
+
+def says_nothing(text: str) -> bool:
+    """Whether the text tells nothing even beside a name that nobody knows."""
+    return is_empty(text) and text.strip().lower() not in CHOSEN_WORDS
 
 
 def unwrap(event: Mapping[str, object]) -> Mapping[str, object]:
