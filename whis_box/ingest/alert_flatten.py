@@ -16,11 +16,13 @@ MAX_FIELDS = 20_000  # as many as the reader lets in
 MAX_VALUE_CHARS = 65_536  # a script block is at most 32 KB of UTF-16; longer text only slows the scans
 
 SURROGATES = re.compile("[\ud800-\udfff]")
-# What sources write when a value is not there; `%%1793` is Windows' own "no value".
-EMPTY_VALUES = frozenset({"", "-", "--", "(null)", "null", "none", "n/a", "%%1793", "<unknown process>"})
-# A word that someone chose to write: it says nothing under a field that names a thing, yet
-# `change_ticket: none` and `DKIM: none` say what was looked for.
-CHOSEN_WORDS = frozenset({"none"})
+# What sources write when a value is not there; `%%1793` is Windows' own "no value", `4294967295` the login
+# id of Linux audit that nobody set, `<NA>` Falco's.
+EMPTY_VALUES = frozenset(
+    {"", "-", "--", "(null)", "null", "none", "n/a", "<na>", "%%1793", "4294967295", "<unknown process>"}
+)
+# These say nothing where a thing is named, yet `change_ticket: none` and `DKIM: none` are answers.
+CHOSEN_WORDS = frozenset({"none", "4294967295"})
 # Around one event: CloudTrail and Event Hub files, Graph pages (`value`), and what webhooks add.
 LIST_ENVELOPES = ("Records", "records", "value")
 OBJECT_ENVELOPES = frozenset({"event", "alert", "finding", "log", "record", "body", "payload"})

@@ -72,7 +72,9 @@ FULL_ACCESS = {"process": "full access, read and write memory"}
 EVENT_OBJECTS = {"10": "process", "4662": "directory object", "5140": "file", "5145": "file"}
 CALLED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 ACTION_FIELDS = ("cloud.action", "event.action")
-ACTION_FAMILIES = frozenset({"cloudtrail", "gcp", "m365", "okta", "github", "entra", "guardduty", "defender"})
+ACTION_FAMILIES = frozenset(
+    {"cloudtrail", "gcp", "m365", "okta", "github", "entra", "guardduty", "defender", "azure"}
+)
 # Objects whose members are switches and settings of the action.
 SETTING_PREFIXES = ("Parameters.", "requestObject.spec.", "requestParameters.")
 MAX_SETTINGS = 8
@@ -102,7 +104,7 @@ def action_meaning(family: str, fields: Mapping[str, str], flat: Mapping[str, st
     action = next((fields[name] for name in ACTION_FIELDS if name in fields), "")
     if not action or family not in (*ACTION_FAMILIES, "kubernetes"):
         return None
-    words = _words(action)
+    words = _words(action.lower() if action.isupper() and family == "azure" else action)
     if family == "kubernetes":
         words = f"{action} {fields.get('resource.type', '')}".strip()
     settings: dict[str, None] = {}

@@ -15,6 +15,7 @@ from whis_box.ingest.alert_meaning import access_rights
 from whis_box.ingest.alert_names import KERBEROS_ENCRYPTION, LOGON_STATUSES, LOGON_TYPES
 
 MAX_VALUE_CHARS = 300
+MIN_REPEAT_CHARS = 20  # a shorter value, an address or a name, says something by standing in two places
 
 # Characters that turn the reading direction are evidence (T1036.002), so they are shown, not dropped.
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -67,11 +68,15 @@ LINES: tuple[tuple[str, str], ...] = (
     ("container.image", "container image"),
     ("email.sender", "sender"),
     ("email.recipient", "recipient"),
+    ("email.header_from", "header from"),
+    ("email.subject", "subject"),
     ("email.forward_to", "forwards to"),
     ("event.outcome", "outcome"),
     ("event.reason", "reason"),
     ("user", "user"),
     ("user.type", "user type"),
+    ("user.session", "session name"),
+    ("user.audit.name", "login user"),
     ("user.target", "target user"),
     ("group.name", "group"),
     ("group.member", "group member"),
@@ -97,6 +102,7 @@ LINES: tuple[tuple[str, str], ...] = (
     ("user_agent", "user agent"),
     ("network.transport", "transport"),
     ("hash.sha256", "sha256"),
+    ("process.working_directory", "working directory"),
     ("message", "message"),
 )
 # Names that are not shown beside a path that ends with them.
@@ -112,8 +118,8 @@ DATA_PREFIX = re.compile(r"(?i)^(?:.*\.)?(?:EventData|event_data|UserData\.[^.]+
 # Shown when there is room: everything else but identifiers, versions, header numbers and what was shown.
 QUIET = re.compile(
     r"(?i)guid|uuid|logonid|sid$|version|xmlns|utctime|sessionid|handleid|transactionid|principalid|rtid|time(created|stamp)?$|\.system\.|keywords|opcode|hashes|schema|"
-    r"^(process|user|hash|host|agent|ecs|log|image|target|registry|kibana|metadata|manager|decoder|flow)\b|"
-    r"^winlog\b(?!\.(event|user)_data\b)|^@|_id$|\.id$|^SourceModule|"
+    r"^(process|user|hash|host|agent|ecs|log|image|registry|kibana|metadata|manager|decoder)\b(?!\.code_signature)|"
+    r"^target\b(?!\.\d)|^flow\.(alerted|end|reason)$|^winlog\b(?!\.(event|user)_data\b)|^@|(?<!signing)_id$|\.id$|^SourceModule|"
     r"^(event)?(record)?(id|number)$|eventid|requestid|^(task|channel|hostname|computer|sourcename|severity|level|provider\w*)$|^tags"
 )
 
@@ -157,11 +163,16 @@ def _labelled(alert: Alert) -> Iterator[tuple[str, str]]:
     yield "time", alert.occurred_at or ""
     yield "severity", alert.severity or ""
     yield "techniques named by the source", ", ".join(alert.technique_ids)
-    yield from ((label, value) for label, value in _named(alert) if not is_empty(value))
+    shown = {alert.title.casefold()}
+    for label, value in _named(alert):
+        if not is_empty(value):
+            shown.add(value.casefold())
+            yield label, value
     for field, value in fields.items():
         if field.partition("#")[0] in LINE_FIELDS or QUIET.search(field) or says_nothing(value):
             continue
-        if value != alert.event_id or value not in alert.title:
+        again = len(value) > MIN_REPEAT_CHARS and value.casefold() in shown
+        if not again and (value != alert.event_id or value not in alert.title):
             yield DATA_PREFIX.sub("", field), value
 
 
