@@ -9,10 +9,15 @@ import ipaddress
 import ntpath
 import re
 from collections.abc import Mapping
+from urllib.parse import parse_qs, unquote_plus
 
 from whis_box.ingest.powershell import decoded_command
 
 ADDRESS_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|((?:\d{1,3}\.){3}\d{1,3})):(\d{1,5})")
+MAX_ARN_CHARS = 2_048  # the limit of AWS
+AWS_ROLE = re.compile(r":assumed-role/([^/]+)/([^/]+)$")
+AWS_USER = re.compile(r":(?:(?:user|federated-user)/(?:.*/)?)?([^/:]+)$")
+POD_EXEC = re.compile(r"/pods/[^/?]+/(?:exec|attach)\?")
 EXECVE_ARGUMENT = re.compile(r"\.execve\.a(\d{1,3})$")
 HASH_NAMES = {32: "md5", 40: "sha1", 64: "sha256"}
 # The leaf name, or the last two names joined, in lower case without "_", "-" and spaces.
@@ -96,6 +101,7 @@ def executed_command(flat: Mapping[str, str]) -> str:
 
 def add_derived(named: dict[str, str]) -> None:
     """Add what follows from the named fields, in place."""
+    _split_connection(named)
     for side in ("source", "destination"):
         _split_address(named, side)
     if address := address_of(named.get("host.name", ""))[0]:
@@ -103,12 +109,14 @@ def add_derived(named: dict[str, str]) -> None:
         del named["host.name"]
     for name in [name for name in named if name.partition("#")[0] == "hash"]:
         _place_hash(named, name)
-    for prefix in ("process", "file"):
+    for prefix in ("process", "process.parent", "file"):
         _join_path(named, prefix)
     for prefix in ("process", "process.parent"):
         executable = named.get(f"{prefix}.executable", "")
         if executable and f"{prefix}.name" not in named:
             named[f"{prefix}.name"] = ntpath.basename(executable) or executable
+    _name_principal(named)
+    _read_exec(named)
     if suffix := named.get("user.upn_suffix"):
         name = named.get("user.name", "")
         if name and "@" not in name and "\\" not in name:
@@ -121,6 +129,40 @@ def add_derived(named: dict[str, str]) -> None:
     decoded = decoded_command(named.get("process.command_line", ""), named.get("process.name", ""))
     if decoded is not None:
         named["process.command_line.decoded"] = decoded
+
+
+def _split_connection(named: dict[str, str]) -> None:
+    """A descriptor `10.0.0.5:40000->203.0.113.9:443` is a connection and no file."""
+    near, arrow, far = named.get("file.path", "").partition("->")
+    sides = [("source", address_of(near)), ("destination", address_of(far))]
+    if arrow and all(address for _, (address, _) in sides):
+        for side, (address, port) in sides:
+            named.setdefault(f"{side}.ip", address)
+            named.setdefault(f"{side}.port", port)
+        del named["file.path"]
+
+
+def _name_principal(named: dict[str, str]) -> None:
+    """The user and the session of an AWS identity that gives only its ARN or its principal id."""
+    principal, _, session = named.get("user.principal", "").partition(":")
+    if role := AWS_ROLE.search(arn := named.get("user.arn", "")[:MAX_ARN_CHARS]):
+        named.setdefault("user.name", role[1])
+        session = role[2]
+    elif user := AWS_USER.search(arn):
+        named.setdefault("user.name", user[1])
+    if session:
+        named.setdefault("user.session", session)
+    if session or principal:
+        named.setdefault("user.name", session or principal)
+
+
+def _read_exec(named: dict[str, str]) -> None:
+    """The command that a request to `exec` into a container carries as `command=` parameters."""
+    if POD_EXEC.search(path := named.get("url.path", "")):
+        parameters = parse_qs(path.partition("?")[2])
+        if command := " ".join(parameters.get("command", ())):
+            named.setdefault("process.command_line", command)
+            named["url.path"] = unquote_plus(path)
 
 
 def _split_address(named: dict[str, str], side: str) -> None:
@@ -144,8 +186,22 @@ def _place_hash(named: dict[str, str], name: str) -> None:
 
 
 def _join_path(named: dict[str, str], prefix: str) -> None:
+    """A directory and the name of what lies in it, also where the path itself stops at the directory."""
+    target = "file.path" if prefix == "file" else f"{prefix}.executable"
     directory, name = named.get(f"{prefix}.directory", ""), named.get(f"{prefix}.name", "")
-    target = "process.executable" if prefix == "process" else "file.path"
-    if directory and name and target not in named:
-        separator = "/" if "/" in directory else "\\"
-        named[target] = directory.rstrip("/\\") + separator + name
+    path = named.get(target, "")
+    if path and name and _is_directory_of(path, name):
+        directory = path
+    if directory and name and (target not in named or directory == path):
+        windows = "\\" in directory or directory.endswith(":")
+        named[target] = directory.rstrip("/\\") + ("\\" if windows else "/") + name
+        named.pop(f"{prefix}.directory", None)
+
+
+def _is_directory_of(path: str, name: str) -> bool:
+    """Whether the path lacks this name: it ends with a separator, or without the name's extension."""
+    if path[-1] in "/\\":
+        return True
+    extension, last = ntpath.splitext(name)[1].lower(), ntpath.basename(path).lower()
+    on_windows = "\\" in path and re.fullmatch(r"\.[a-z0-9]{1,5}", extension) is not None
+    return on_windows and last != name.lower() and ntpath.splitext(last)[1] != extension

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from whis_box.ingest.alert_derive import add_derived, common_name, executed_command
 from whis_box.ingest.alert_flatten import flatten, is_empty, unwrap
@@ -200,11 +200,19 @@ def _title(profile: Profile, paths: Paths, system: WindowsSystem | None, fields:
         if rule and not is_empty(rule) and "technique_id=" not in rule:
             title = f"{title} (rule: {rule})"
     else:
-        filled = (_filled(template, value) for template in profile.titles)
+        filled = (_filled(template, value) for template in _fitting(profile.titles, paths))
         title = next((text for text in filled if text), "")
     title = title or next((text for text in map(value, GENERIC_TITLES) if text), "")
     clean = " ".join("".join(c if c.isprintable() else " " for c in title).split())[:MAX_TITLE_CHARS]
     return clean or f"{profile.family} event"
+
+
+def _fitting(titles: Iterable[str], paths: Paths) -> Iterator[str]:
+    """The templates whose condition, where they have one, the event meets."""
+    for title in titles:
+        mark, asked, template = title.partition(" ? ")
+        if not asked or paths.meets(mark):
+            yield template or title
 
 
 def _filled(template: str, value: Callable[[str], str]) -> str:

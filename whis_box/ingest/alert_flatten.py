@@ -16,8 +16,13 @@ MAX_FIELDS = 20_000  # as many as the reader lets in
 MAX_VALUE_CHARS = 65_536  # a script block is at most 32 KB of UTF-16; longer text only slows the scans
 
 SURROGATES = re.compile("[\ud800-\udfff]")
-# What sources write when a value is not there; `%%1793` is Windows' own "no value".
-EMPTY_VALUES = frozenset({"", "-", "--", "(null)", "null", "none", "n/a", "%%1793", "<unknown process>"})
+# What sources write when a value is not there; `%%1793` is Windows' own "no value", `4294967295` the login
+# id of Linux audit that nobody set, `<NA>` Falco's.
+EMPTY_VALUES = frozenset(
+    {"", "-", "--", "(null)", "null", "none", "n/a", "<na>", "%%1793", "4294967295", "<unknown process>"}
+)
+# These say nothing where a thing is named, yet `change_ticket: none` and `DKIM: none` are answers.
+CHOSEN_WORDS = frozenset({"none", "4294967295"})
 # Around one event: CloudTrail and Event Hub files, Graph pages (`value`), and what webhooks add.
 LIST_ENVELOPES = ("Records", "records", "value")
 OBJECT_ENVELOPES = frozenset({"event", "alert", "finding", "log", "record", "body", "payload"})
@@ -40,6 +45,11 @@ XML_SEGMENTS = frozenset({"#text", "#attributes"})
 def is_empty(text: str) -> bool:
     """Whether a source says "nothing here" with this text."""
     return text.strip().lower() in EMPTY_VALUES
+
+
+def says_nothing(text: str) -> bool:
+    """Whether the text tells nothing even beside a name that nobody knows."""
+    return is_empty(text) and text.strip().lower() not in CHOSEN_WORDS
 
 
 def unwrap(event: Mapping[str, object]) -> Mapping[str, object]:

@@ -18,6 +18,8 @@ Channel = Literal[
     "wmi",
     "remote_desktop",
     "bits",
+    "winrm",
+    "mssql",
     "other",
 ]
 
@@ -31,6 +33,8 @@ CHANNEL_TITLES: dict[Channel, str] = {
     "wmi": "WMI Activity",
     "remote_desktop": "Remote Desktop",
     "bits": "BITS Client",
+    "winrm": "Windows Remote Management",
+    "mssql": "SQL Server",
     "other": "Windows",
 }
 
@@ -43,6 +47,9 @@ CHANNEL_WORDS: tuple[tuple[str, Channel], ...] = (
     ("wmi-activity", "wmi"),
     ("terminalservices", "remote_desktop"),
     ("bits-client", "bits"),
+    ("winrm", "winrm"),
+    ("windows remote management", "winrm"),
+    ("mssql", "mssql"),
     ("security-auditing", "security"),
     ("service control manager", "system"),
 )
@@ -111,6 +118,11 @@ EVENT_NAMES: dict[Channel, dict[str, str]] = {
         "4702": "Scheduled task updated",
         "4703": "Token privileges adjusted",
         "4704": "User right assigned",
+        "4705": "User right removed",
+        "4706": "Trust to a domain created",
+        "4707": "Trust to a domain removed",
+        "4713": "Kerberos policy changed",
+        "4716": "Trusted domain information changed",
         "4719": "Audit policy changed",
         "4720": "User account created",
         "4722": "User account enabled",
@@ -124,6 +136,7 @@ EVENT_NAMES: dict[Channel, dict[str, str]] = {
         "4732": "Member added to local security group",
         "4733": "Member removed from local security group",
         "4738": "User account changed",
+        "4739": "Domain policy changed",
         "4740": "Account locked out",
         "4741": "Computer account created",
         "4742": "Computer account changed",
@@ -141,6 +154,11 @@ EVENT_NAMES: dict[Channel, dict[str, str]] = {
         "4794": "Directory Services Restore Mode password set",
         "4798": "User local group membership enumerated",
         "4799": "Local group membership enumerated",
+        "4885": "Certificate services audit filter changed",
+        "4886": "Certificate requested",
+        "4887": "Certificate issued",
+        "4888": "Certificate request denied",
+        "4899": "Certificate template updated",
         "4904": "Security event source registered",
         "4905": "Security event source unregistered",
         "4946": "Firewall rule added",
@@ -218,6 +236,13 @@ EVENT_NAMES: dict[Channel, dict[str, str]] = {
         "1149": "Remote desktop user authentication",
     },
     "bits": {"3": "BITS job created", "59": "BITS transfer started", "60": "BITS transfer stopped"},
+    "winrm": {
+        "6": "Remote management session created on the client",
+        "91": "Remote management shell created on the server",
+        "168": "Remote management user authenticated",
+        "169": "Remote management user authenticated",
+    },
+    "mssql": {},  # its messages say what its numbers do not
     "other": {},
 }
 

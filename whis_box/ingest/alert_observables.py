@@ -84,12 +84,13 @@ TEXT_FIELDS: tuple[tuple[str, str], ...] = (
     ("service.binary", "service"),
     ("task.content", "task"),
     ("registry.data", "registry"),
+    ("share.name", "destination"),
     ("url.full", "destination"),
     ("dns.answers", "destination"),
     ("rule.name", "rule"),
     ("message", "mentioned"),
 )
-PATH_FIELDS = frozenset(field for field, _ in TEXT_FIELDS[:7])
+PATH_FIELDS = frozenset(field for field, _ in TEXT_FIELDS[:8])
 
 URL = re.compile(r"\b(?:https?|ftps?|sftp|ldaps?|wss?)://[^\s\"'<>|`^{}\\)\],;]{3,2000}", re.IGNORECASE)
 EMAIL = re.compile(

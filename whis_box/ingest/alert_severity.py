@@ -30,7 +30,9 @@ SEVERITY_WORDS: dict[str, AlertSeverity] = {
 }
 # Levels of logs, not of alerts: a step lower than their names, since a daemon's "error" is no incident.
 LOG_LEVELS: dict[str, AlertSeverity] = {
-    **dict.fromkeys(("7", "6", "5", "debug", "info", "default", "notice"), "informational"),
+    **dict.fromkeys(
+        ("7", "6", "5", "debug", "info", "information", "informational", "default", "notice"), "informational"
+    ),
     **dict.fromkeys(("4", "warn", "warning"), "low"),
     **dict.fromkeys(("3", "error", "err"), "medium"),
     **dict.fromkeys(("2", "critical", "crit"), "high"),
@@ -46,9 +48,18 @@ SURICATA_SEVERITIES: dict[str, AlertSeverity] = {"1": "high", "2": "medium", "3"
 CROWDSTRIKE_SEVERITIES: dict[str, AlertSeverity] = {
     "1": "informational", "2": "low", "3": "medium", "4": "high", "5": "critical",
 }  # fmt: skip
+# Source: Falco rules, `priority`, which are the words of syslog for what a rule found.
+FALCO_PRIORITIES: dict[str, AlertSeverity] = {
+    **dict.fromkeys(("debug", "informational", "info"), "informational"),
+    **dict.fromkeys(("notice",), "low"),
+    **dict.fromkeys(("warning",), "medium"),
+    **dict.fromkeys(("error",), "high"),
+    **dict.fromkeys(("critical", "alert", "emergency"), "critical"),
+}
 TABLES: dict[Scale, dict[str, AlertSeverity]] = {
     "words": SEVERITY_WORDS,
     "log_level": LOG_LEVELS,
+    "falco": FALCO_PRIORITIES,
     "ocsf": OCSF_SEVERITIES,
     "suricata": SURICATA_SEVERITIES,
     "crowdstrike": CROWDSTRIKE_SEVERITIES,

@@ -13,11 +13,14 @@ from whis_box.ingest.alert_paths import Paths
 from whis_box.ingest.alert_profiles import Profile
 
 TIME_PATHS = (
-    "Event.System.TimeCreated.SystemTime", "kibana.alert.original_time", "@timestamp",
+    "Event.System.TimeCreated.SystemTime", "Event.System.TimeCreated.@SystemTime",
+    "kibana.alert.original_time", "@timestamp",
     "eventTime", "time_dt", "time", "timestamp", "winlog.time_created", "UtcTime", "EventTime",
     "TimeCreated", "createdDateTime", "TimeGenerated", "published", "_time", "ts", "created_at",
     "detected_at", "occurred_at", "date", "syslog.timestamp",
 )  # fmt: skip
+# XML turned into JSON writes an attribute as `#attributes` or as a name behind "@".
+HEADER_TIMES = ("System.TimeCreated.SystemTime", "System.TimeCreated.@SystemTime")
 UTC_PATHS = frozenset({"UtcTime", "TimeGenerated"})  # documented as UTC, written without a zone
 # What CEF and LEEF write beside epoch milliseconds.
 WRITTEN_FORMATS = ("%b %d %Y %H:%M:%S", "%b %d %Y %H:%M:%S.%f", "%b %d %Y %H:%M:%S %Z", "%m/%d/%Y %H:%M:%S")
@@ -31,7 +34,7 @@ def occurred_at(flat: Mapping[str, str], paths: Paths, profile: Profile) -> str 
     candidates = (path for pattern in (*profile.times, *TIME_PATHS) for path in paths.all(pattern))
     path = next(candidates, None)
     if path is None:
-        path = next((one for one in flat if one.endswith("System.TimeCreated.SystemTime")), None)
+        path = next((one for one in flat if one.endswith(HEADER_TIMES)), None)
     if path is None:
         return None
     text = "".join(c for c in flat[path] if c.isprintable()).strip()[:64]

@@ -69,10 +69,12 @@ WINDOWS_FIELDS: tuple[tuple[str, str], ...] = (
     ("TargetUserName", "user.target.name"),
     ("TargetDomainName", "user.target.domain"),
     ("MemberName", "group.member"),
+    ("Requester", "user.name"),
     ("SourceIp", "source.ip"),
     ("IpAddress", "source.ip"),
     ("SourceAddress", "source.ip"),
     ("ClientAddress", "source.ip"),
+    ("ClientIP", "source.ip"),
     ("SourcePort", "source.port"),
     ("IpPort", "source.port"),
     ("SourceHostname", "source.domain"),
@@ -124,39 +126,58 @@ WINDOWS_FIELDS: tuple[tuple[str, str], ...] = (
 )
 
 # In these events the leaf means something else; applied before the table above.
-WINDOWS_EXCEPTIONS: dict[str, tuple[tuple[str, str], ...]] = {
-    "4688": (("NewProcessName", "process.executable"), ("ProcessId", "process.parent.pid")),
-    "4657": (("ObjectName", "registry.path"),),
-    **{
-        e: (("Status", "logon.status"), ("TargetUserName", "user.name"), ("TargetDomainName", "user.domain"))
-        for e in ("4768", "4769", "4771", "4776")
+WINDOWS_EXCEPTIONS: dict[Channel, dict[str, tuple[tuple[str, str], ...]]] = {
+    "security": {
+        "4688": (("NewProcessName", "process.executable"), ("ProcessId", "process.parent.pid")),
+        "4657": (("ObjectName", "registry.path"),),
+        **{
+            e: (
+                ("Status", "logon.status"),
+                ("TargetUserName", "user.name"),
+                ("TargetDomainName", "user.domain"),
+            )
+            for e in ("4768", "4769", "4771", "4776")
+        },
+        **{
+            e: (("TargetUserName", "user.name"), ("TargetDomainName", "user.domain"))
+            for e in ("4634", "4647")
+        },
+        "4624": (
+            ("TargetUserName", "user.name"),
+            ("TargetDomainName", "user.domain"),
+            ("SubjectUserName", "logon.subject"),
+            ("TargetOutboundUserName", "user.target.name"),
+        ),
+        "4625": (
+            ("TargetUserName", "user.name"),
+            ("TargetDomainName", "user.domain"),
+            ("SubjectUserName", "logon.subject"),
+            ("Status", "logon.status"),
+        ),
+        "4740": (("TargetDomainName", "source.host"),),  # the computer that sent the wrong passwords
+        **{
+            e: (("TargetUserName", "group.name"),)
+            for e in ("4728", "4729", "4731", "4732", "4733", "4756", "4799")
+        },
     },
-    **{e: (("TargetUserName", "user.name"), ("TargetDomainName", "user.domain")) for e in ("4634", "4647")},
-    "4624": (
-        ("TargetUserName", "user.name"),
-        ("TargetDomainName", "user.domain"),
-        ("SubjectUserName", "logon.subject"),
-        ("TargetOutboundUserName", "user.target.name"),
-    ),
-    "4625": (
-        ("TargetUserName", "user.name"),
-        ("TargetDomainName", "user.domain"),
-        ("SubjectUserName", "logon.subject"),
-        ("Status", "logon.status"),
-    ),
-    **{
-        e: (("TargetUserName", "group.name"),)
-        for e in ("4728", "4729", "4731", "4732", "4733", "4756", "4799")
+    "sysmon": {
+        "2": (("CreationUtcTime", "file.created_at"), ("PreviousCreationUtcTime", "file.created_before")),
+        **{
+            e: (
+                ("OriginalFileName", "image.original_file_name"),
+                ("Description", "image.description"),
+                ("Product", "image.product"),
+                ("Company", "image.company"),
+            )
+            for e in ("6", "7")
+        },
+    },
+    "remote_desktop": {
+        "1149": (("Param1", "user.name"), ("Param2", "user.domain"), ("Param3", "source.ip")),
+        **{e: (("Address", "source.ip"),) for e in ("21", "22", "24", "25")},
     },
 }
 KERBEROS_EVENTS = frozenset({"4768", "4769", "4771", "4776"})
-SYSMON_IMAGE_EVENTS = frozenset({"6", "7"})
-SYSMON_IMAGE_FIELDS: tuple[tuple[str, str], ...] = (
-    ("OriginalFileName", "image.original_file_name"),
-    ("Description", "image.description"),
-    ("Product", "image.product"),
-    ("Company", "image.company"),
-)
 
 
 @dataclass(frozen=True)
@@ -215,9 +236,7 @@ def map_windows(
     """Add the event's data to `named` under ECS-like names and the paths it came from to `used`."""
     leaves = _data_leaves(flat, system.base)
     lowered = {leaf.lower(): path for leaf, path in reversed(leaves.items())}
-    table = WINDOWS_EXCEPTIONS.get(system.event_id, ()) if system.channel == "security" else ()
-    if system.channel == "sysmon" and system.event_id in SYSMON_IMAGE_EVENTS:
-        table = SYSMON_IMAGE_FIELDS
+    table = WINDOWS_EXCEPTIONS.get(system.channel, {}).get(system.event_id, ())
     for leaf, target in table + WINDOWS_FIELDS:
         path = leaves.get(leaf) or lowered.get(leaf.lower())
         if path and path not in used and target not in named and not is_empty(flat[path]):

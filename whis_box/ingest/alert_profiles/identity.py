@@ -133,6 +133,7 @@ ENTRA_AUDIT = Profile(
                            + targetResources.application.displayName
                            + targetResources.app.displayName
         privilege.list       targetResources.role.displayName
+        privilege.expires_at additionalDetails.ExpirationTime
         resource.name        targetResources.*.displayName
         user_agent           additionalDetails.User-Agent additionalDetails.UserAgent
         event.outcome        result resultSignature
@@ -155,12 +156,13 @@ M365 = Profile(
         event.action         Operation
         application.name     Workload
         user.name            UserId UserKey
-        user.target.name     MailboxOwnerUPN TargetUserOrGroupName
+        user.target.name     MailboxOwnerUPN TargetUserOrGroupName Parameters.User Parameters.Trustee
+        group.member         Parameters.Member Parameters.Members
         source.ip            ClientIP ClientIPAddress ActorIpAddress SenderIp
         user_agent           UserAgent ExtendedProperties.UserAgent
         resource.name        ObjectId
         file.name            SourceFileName
-        file.path            SourceRelativeUrl
+        file.directory       SourceRelativeUrl
         url.full             SiteUrl Url
         event.outcome        ResultStatus
         event.reason         LogonError
@@ -192,6 +194,9 @@ OKTA = Profile(
         user.target.name     target.user.alternateId target.appuser.alternateId
         group.name           target.usergroup.displayName
         application.name     target.appinstance.displayName
+        resource.name        target.identityprovider.displayName target.policyentity.displayName
+                           + target.policyrule.displayName target.authenticatorenrollment.displayName
+                           + target.token.displayName target.role.displayName
         source.ip            client.ipAddress request.ipChain.*.ip
         source.city          client.geographicalContext.city
         source.country       client.geographicalContext.country
@@ -205,6 +210,7 @@ OKTA = Profile(
         url.path             debugContext.debugData.requestUri
     """),
     titles=(
+        "outcome.result=FAILURE|outcome.result=DENY ? "
         "Okta: {message} ({event.action}) failed: {event.reason}",
         "Okta: {message} ({event.action})",
         "Okta: {event.action}",

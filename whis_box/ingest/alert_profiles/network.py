@@ -32,48 +32,94 @@ SURICATA = Profile(
         hash.sha1            fileinfo.sha1 files.*.sha1
         hash.sha256          fileinfo.sha256 files.*.sha256
         hash.ja3             tls.ja3.hash
+        network.tls          tls.version
         email.sender         email.from smtp.mail_from
         email.recipient      email.to smtp.rcpt_to
         network.payload      payload_printable
         host.name            host
     """),
-    titles=("{rule.name}", "Suricata {event_type}: {network.protocol}", "Suricata {event_type}"),
+    titles=(
+        "{rule.name}",
+        "app_proto=failed ? Suricata {event_type}: {network.transport} to port {destination.port}",
+        "Suricata {event_type}: {network.protocol}",
+        "Suricata {event_type}",
+    ),
     times=("timestamp",),
     severities=(("alert.severity", "suricata"),),
     product="Suricata",
 )
 
+ZEEK_FIELDS = table("""
+    rule.name            note
+    message              msg
+    network.log          _path @path
+    network.protocol     service
+    network.transport    proto
+    source.ip            id.orig_h src
+    source.port          id.orig_p
+    destination.ip       id.resp_h dst
+    destination.port     id.resp_p p
+    destination.domain   server_name host
+    dns.question.name    query
+    dns.answers          answers
+    url.path             uri
+    http.method          method
+    user_agent           user_agent
+    file.name            filename orig_filenames resp_filenames
+    user.name            username user cookie
+    share.name           share
+    host.name            _system_name peer_descr
+    event.detail         sub
+    network.state        conn_state
+    hash.md5             md5
+    hash.sha1            sha1
+    hash.sha256          sha256
+    hash.ja3             ja3
+""")
+# In the logs of SMB the path is that of the share, and a service is the kind of share.
+ZEEK_SMB = Profile(
+    "zeek",
+    marks=(
+        "_path=smb_files|_path=smb_mapping",
+        "@path=smb_files|@path=smb_mapping",
+        "id.orig_h path action~SMB",
+    ),
+    fields=table("""
+        share.name           path
+        share.type           share_type
+        share.service        service
+        file.path            name
+        file.previous_path   prev_name
+        event.action         action
+    """)
+    + ZEEK_FIELDS,
+    titles=("Zeek {network.log}: {event.action}", "Zeek {network.log}", "Zeek SMB record"),
+    times=("ts", "@timestamp", "_write_ts"),
+    ids=("uid", "fuid"),
+    product="Zeek",
+)
+# Kerberos names a service by its principal.
+ZEEK_KERBEROS = Profile(
+    "zeek",
+    marks=("_path=kerberos|@path=kerberos", "id.orig_h request_type client service"),
+    fields=table("""
+        service.name         service
+        user.name            client
+        event.action         request_type
+        event.outcome        success
+        event.reason         error_msg
+        kerberos.encryption  cipher
+    """)
+    + ZEEK_FIELDS,
+    titles=("Zeek kerberos: {event.action} for {service.name}", "Zeek kerberos record"),
+    times=("ts", "@timestamp", "_write_ts"),
+    ids=("uid",),
+    product="Zeek",
+)
 ZEEK = Profile(
     "zeek",
     marks=("ts uid id.orig_h", "_path ts", "ts note msg", "@path id.orig_h", "id.orig_h id.resp_h"),
-    fields=table("""
-        rule.name            note
-        message              msg
-        network.log          _path @path
-        network.protocol     service
-        network.transport    proto
-        source.ip            id.orig_h src
-        source.port          id.orig_p
-        destination.ip       id.resp_h dst
-        destination.port     id.resp_p p
-        destination.domain   server_name host
-        dns.question.name    query
-        dns.answers          answers
-        url.path             uri
-        http.method          method
-        user_agent           user_agent
-        file.name            filename orig_filenames resp_filenames
-        file.path            path
-        user.name            username user cookie
-        share.name           share
-        host.name            _system_name peer_descr
-        event.detail         sub
-        network.state        conn_state
-        hash.md5             md5
-        hash.sha1            sha1
-        hash.sha256          sha256
-        hash.ja3             ja3
-    """),
+    fields=ZEEK_FIELDS,
     titles=(
         "Zeek notice: {rule.name}",
         "Zeek {network.log}: {network.protocol} to port {destination.port}",

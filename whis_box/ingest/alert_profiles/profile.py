@@ -12,11 +12,11 @@ from typing import Literal
 Family = Literal[
     "windows", "sysmon", "ecs", "ocsf", "cloudtrail", "guardduty", "wazuh", "suricata", "defender",
     "sentinel", "entra", "m365", "okta", "kubernetes", "zeek", "github", "gcp", "crowdstrike", "splunk",
-    "cef", "leef", "syslog", "generic",
+    "cef", "leef", "syslog", "azure", "falco", "mail", "generic",
 ]  # fmt: skip
 Scale = Literal[
     "words", "ocsf", "suricata", "wazuh", "ecs_score", "guardduty", "ten", "hundred", "crowdstrike",
-    "log_level",
+    "log_level", "falco",
 ]  # fmt: skip
 Table = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -30,7 +30,10 @@ class Profile:
     """Any of them is enough; the words of one must all hold."""
     fields: Table
     titles: tuple[str, ...] = ()
-    """Templates over named fields and paths; the first whose every `{name}` has a value."""
+    """Templates over named fields and paths; the first whose every `{name}` has a value counts.
+
+    One that begins with `mark ? ` is for events that meet the mark.
+    """
     times: tuple[str, ...] = ()
     naive_is_utc: bool = False
     """The source documents its times as UTC without writing a zone."""

@@ -26,7 +26,12 @@ ECS_FIELDS = table("""
     target.image                Target.process.executable
     script_block.text           powershell.file.script_block_text
     registry.data               registry.data.strings
-    user.name                   user.name
+    user.name                   user.name source.user.name
+    user.audit.name             user.audit.name
+    process.working_directory   process.working_directory
+    email.sender                email.from.address
+    email.recipient             email.to.address
+    email.subject               email.subject
     user.domain                 user.domain
     user_agent                  user_agent.original
     url.full                    url.original url.full
@@ -57,6 +62,16 @@ ECS_EVENT = Profile(
     "ecs",
     marks=("ecs.version", "event.kind", "@timestamp event.|process.|host.|source."),
     fields=ECS_FIELDS,
+    titles=(
+        "{event.dataset}: {event.action} (rule: {rule.name})",
+        "{rule.name}",
+        "{event.action}: {process.name} {file.path}",
+        "{event.action}: {process.name} to {destination.ip}",
+        "{event.action}: {process.name}",
+        "{event.dataset}: {event.action} {email.sender}",
+        "{event.dataset}: {event.action}",
+        "{event.action}: {user.name}",
+    ),
     severities=(("event.severity", "ecs_score"),),
     providers=("event.provider",),
 )
@@ -73,7 +88,8 @@ OCSF = Profile(
         process.pid                 process.pid actor.process.pid
         process.parent.executable   process.parent_process.file.path actor.process.file.path
                                   + actor.process.parent_process.file.path
-        process.parent.name         process.parent_process.name
+        process.parent.name         process.parent_process.name actor.process.name
+                                  + actor.process.parent_process.name
         process.parent.command_line process.parent_process.cmd_line actor.process.cmd_line
                                   + actor.process.parent_process.cmd_line
         user.name                   actor.user.name process.user.name actor.user.email_addr
@@ -109,34 +125,55 @@ OCSF = Profile(
     providers=("metadata.product.name",),
 )
 
+WAZUH_FIELDS = table("""
+    rule.name            rule.description
+    host.name            agent.name predecoder.hostname
+    host.ip              agent.ip
+    source.ip            data.srcip data.src_ip data.aws.sourceIPAddress
+                       + data.office365.ClientIP data.gcp.protoPayload.requestMetadata.callerIp
+    source.port          data.srcport data.src_port
+    destination.ip       data.dstip data.dest_ip
+    destination.port     data.dstport data.dest_port
+    user.name            data.srcuser data.dstuser data.uid data.office365.UserId
+                       + data.aws.userIdentity.userName syscheck.audit.user.name
+                       + syscheck.audit.effective_user.name data.audit.uid data.audit.euid
+    user.audit.name      syscheck.audit.login_user.name data.audit.auid
+    user.target.name     data.dstuser
+    url.full             data.url
+    process.command_line data.command data.audit.command_line
+    process.executable   data.audit.exe syscheck.audit.process.name
+    process.name         data.audit.command
+    process.pid          data.audit.pid
+    file.path            syscheck.path data.audit.file.name
+    hash.md5             syscheck.md5_after
+    hash.sha1            syscheck.sha1_after
+    hash.sha256          syscheck.sha256_after
+    cloud.action         data.aws.eventName data.office365.Operation
+    user_agent           data.aws.userAgent
+    message              full_log
+""")
+# Where an account is made or changed, the user that the decoder names is that account, not who did it.
+WAZUH_ACCOUNT = Profile(
+    "wazuh",
+    marks=(
+        "rule.level predecoder.program_name=useradd|predecoder.program_name=usermod",
+        "rule.level predecoder.program_name=userdel|predecoder.program_name=groupadd",
+        "rule.level decoder.name=useradd|decoder.name=usermod|decoder.name=userdel|decoder.name=groupadd",
+    ),
+    fields=table("""
+        user.target.name     data.dstuser
+        account.uid          data.uid
+        account.gid          data.gid
+    """)
+    + WAZUH_FIELDS,
+    times=("timestamp", "@timestamp"),
+    severities=(("rule.level", "wazuh"),),
+    product="Wazuh",
+)
 WAZUH = Profile(
     "wazuh",
     marks=("rule.level agent.|manager.|decoder.",),
-    fields=table("""
-        rule.name            rule.description
-        host.name            agent.name predecoder.hostname
-        host.ip              agent.ip
-        source.ip            data.srcip data.src_ip data.aws.sourceIPAddress
-                           + data.office365.ClientIP data.gcp.protoPayload.requestMetadata.callerIp
-        source.port          data.srcport data.src_port
-        destination.ip       data.dstip data.dest_ip
-        destination.port     data.dstport data.dest_port
-        user.name            data.srcuser data.dstuser data.uid data.office365.UserId
-                           + data.aws.userIdentity.userName
-        user.target.name     data.dstuser
-        url.full             data.url
-        process.command_line data.command data.audit.command_line
-        process.executable   data.audit.exe
-        process.name         data.audit.command
-        process.pid          data.audit.pid
-        file.path            syscheck.path data.audit.file.name
-        hash.md5             syscheck.md5_after
-        hash.sha1            syscheck.sha1_after
-        hash.sha256          syscheck.sha256_after
-        cloud.action         data.aws.eventName data.office365.Operation
-        user_agent           data.aws.userAgent
-        message              full_log
-    """),
+    fields=WAZUH_FIELDS,
     times=("timestamp", "@timestamp"),
     severities=(("rule.level", "wazuh"),),
     product="Wazuh",
