@@ -6,7 +6,7 @@
 Writes <out>/<name>/<version>/: adapter/ (PEFT), curve.ndjson, lineage.json, config.yaml, checkpoints/.
 Started again after a kill, it goes on from the last checkpoint and ends with the same weights.
 Invariant: the loss of a step is the mean over the samples of its rows, on whichever process they are, and a
-sample's loss the mean over its answer tokens: a summary of forty tokens must not outweigh ten decisions.
+sample's loss that of its choice and of what follows it in equal parts: a summary must not outweigh decisions.
 """
 
 from __future__ import annotations

@@ -93,8 +93,9 @@ def make_row(samples: Sequence[Sample]) -> Row:
         answer = sample.ids[sample.n_prompt :]
         answers += [start + one.position for one in sample.judged]
         targets += answer + [one.target for one in sample.judged]
-        chooses += [n < sample.n_choice for n in range(len(answer))] + [False] * len(sample.judged)
-        weights += [1 / len(answer)] * len(answer) + [one.weight for one in sample.judged]
+        n_choice = min(sample.n_choice, len(answer) - 1)
+        chooses += [n < n_choice for n in range(len(answer))] + [False] * len(sample.judged)
+        weights += _shares(n_choice, len(answer)) + [one.weight for one in sample.judged]
         owners += [number] * (len(answer) + len(sample.judged))
         ids += sample.ids
         positions += range(length)
@@ -109,6 +110,17 @@ def make_row(samples: Sequence[Sample]) -> Row:
         torch.tensor(chooses),
         torch.tensor(weights),
     )
+
+
+def _shares(n_choice: int, n_answer: int) -> list[float]:
+    """Weights of an answer's tokens, 1 together: half for the choice, half for what follows it.
+
+    A summary of forty tokens would otherwise outweigh the technique it is about.
+    """
+    if not n_choice:
+        return [1 / n_answer] * n_answer
+    rest = n_answer - n_choice
+    return [0.5 / n_choice] * n_choice + [0.5 / rest] * rest
 
 
 def use_segments(model: Any) -> None:

@@ -98,7 +98,7 @@ def curve_svg(curve: list[dict[str, float]]) -> str:
         f'font-size="12">\n<rect width="{width}" height="{height}" fill="white"/>\n'
         f'<polyline fill="none" stroke="#4878a8" points="{trained}"/>\n'
         f'<polyline fill="none" stroke="#c0504d" stroke-width="2" points="{held_out}"/>\n'
-        f'<text x="{pad}" y="20">loss per sample: training, options included (blue), validation, answers only (red)</text>\n'
+        f'<text x="{pad}" y="20">loss per sample: training, with options (blue), validation (red)</text>\n'
         f'<text x="4" y="{pad + 4}">{top:.2f}</text><text x="4" y="{height - pad + 4}">0</text>\n'
         f'<text x="{width - pad - 60}" y="{height - 12}">step {last:.0f}</text>\n</svg>\n'
     )
