@@ -56,9 +56,9 @@ def test_activations_are_recomputed_only_when_they_would_not_fit(
 def test_longer_samples_keep_more_attention(tmp_path: Path) -> None:
     config = training_run.config(tmp_path, "x")
     short, long = (
-        budget.components(tiny_model("llama").config, config, 4, False, budget.Largest.of(rows(length)))[
-            "activations"
-        ]
+        budget.components(
+            tiny_model("llama").config, config, "cpu", 4, False, budget.Largest.of(rows(length))
+        )["activations"]
         for length in (50, 500)
     )
     assert long > short

@@ -6,6 +6,7 @@ Sizes are bytes; H hidden, Q and KV the widths of queries and keys, F feed-forwa
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -25,6 +26,7 @@ from whis_box.errors import InputError, NotReadyError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARE_OF_PEAK = 0.35  # of the matmul peak that a run reaches; measured on a CPU, docs/training.md
+SHARE_OF_ALLOCATOR = 0.3  # of a step's memory that glibc holds beyond it, with `return_memory`; measured
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16; Source: NVIDIA data sheets
 
 
@@ -113,7 +115,7 @@ def plan(
             gradient_checkpointing=recompute,
             compile=runtime.compile == "always" or (runtime.compile == "auto" and device == "cuda"),
             loss_chunk=runtime.loss_chunk,
-            components=components(model_config, config, dtype.itemsize, recompute, Largest.of(rows)),
+            components=components(model_config, config, device, dtype.itemsize, recompute, Largest.of(rows)),
             flops_per_token=4.0 * n_matmul_parameters(model_config),
             peak_flops=peak_flops(device, dtype),
             available=available,
@@ -131,7 +133,7 @@ def plan(
 
 
 def components(
-    model_config: Any, config: TrainConfig, itemsize: int, recompute: bool, largest: Largest
+    model_config: Any, config: TrainConfig, device: str, itemsize: int, recompute: bool, largest: Largest
 ) -> dict[str, int]:
     """Bytes by component while the largest row is trained on.
 
@@ -150,13 +152,15 @@ def components(
     if recompute:
         layers = per_layer + shape["L"] * itemsize * largest.tokens * shape["H"]
     answers = min(config.runtime.loss_chunk, largest.answers)
+    logits = int(3.5 * 4 * answers * shape["V"])
     return {
         "weights": n_weights * itemsize,
         "adapter": n_adapter * (itemsize + 4),
         "gradients": n_adapter * (itemsize + 4),
         "moments": n_adapter * 8,
         "activations": layers,
-        "logits": int(3.5 * 4 * answers * shape["V"]),
+        "logits": logits,
+        "allocator": int(SHARE_OF_ALLOCATOR * (layers + logits)) if device == "cpu" else 0,
     }
 
 
@@ -247,6 +251,15 @@ def peak_bytes(device: str) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def return_memory(device: str) -> None:
+    """Give freed memory back to the system: rows of many lengths leave holes that would grow for hours."""
+    if device != "cpu":
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 def resident_bytes() -> int:

@@ -47,6 +47,8 @@ from whis_box.errors import EngineError, InputError, WhisError
 from whis_box.paths import source_commit, written_beside
 
 TASKS: tuple[Task, ...] = get_args(Task)
+STEPS_BETWEEN_RETURNS = 4
+"""Of freed memory; each costs the page faults of a step."""
 
 
 def main() -> int:
@@ -275,6 +277,8 @@ class Run:
                 state.tokens += sum(row.n_tokens for row in rows)
                 state.train_s += time.perf_counter() - started
                 self.record(bar, {"loss": loss, "grad_norm": norm})
+                if state.step % STEPS_BETWEEN_RETURNS == 0:
+                    budget.return_memory(self.plan.device)
                 if state.step % config.validation.every_steps == 0 or state.step == n_steps:
                     self.validate(held_out)
                 if time.monotonic() - saved_at >= config.runtime.checkpoint_every_s:
