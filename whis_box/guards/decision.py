@@ -49,7 +49,11 @@ def verdict(
     if _is_strong(ranked) or source in ("high", "critical"):  # weak evidence never lowers what a source says
         return "escalate", ""
     if ranked:
-        return "needs_review", f"evidence for {ranked[0].id} is weak ({ranked[0].overlap:.2f})"
+        best = max(ranked, key=lambda one: one.overlap)
+        return "needs_review", (
+            f"evidence for {best.id} is weak: the alert shares {best.overlap:.2f} with its passage, "
+            f"{ESCALATE_SCORE:.2f} would escalate"
+        )
     return "needs_review", "no passage of the box matches this alert"
 
 
