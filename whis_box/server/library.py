@@ -183,7 +183,7 @@ async def change(kind: str, fields: dict[str, Any], service: Service, call: Call
     Raises: HttpError as `check_change`; EngineError with the program's last words.
     """
     command = check_change(kind, fields, service)
-    service.record(f"library.{kind}", call, json.dumps(fields), {})
+    await service.record(f"library.{kind}", call, json.dumps(fields), {})
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -51,7 +51,7 @@ async def box_verify(call: AdminCall, service: TheService) -> BoxCheck:
         result = BoxCheck(intact=True, files=len(manifest.files), problems=[])
     except VerificationError as error:
         result = BoxCheck(intact=False, files=0, problems=str(error).splitlines())
-    service.record("box.verify", call, "", {"intact": result.intact})
+    await service.record("box.verify", call, "", {"intact": result.intact})
     return result
 
 

@@ -69,7 +69,7 @@ async def act(action: Action, asked: RolloutRequest, call: AdminCall, service: T
         after = await asyncio.to_thread(work)
     except (InputError, NotReadyError) as error:
         raise HttpError(409, "rollout_refused", f"{action}: {error}") from None
-    service.record(f"rollout.{action}", call, asked.reason, {"revision": after.revision})
+    await service.record(f"rollout.{action}", call, asked.reason, {"revision": after.revision})
     return after
 
 
@@ -127,7 +127,7 @@ async def rate(asked: FeedbackRequest, call: AskCall, service: TheService) -> Fe
         "output": result.model_dump_json() if keeps else "",
     }
     feedback_id, at = await asyncio.to_thread(service.rollout_store.rate, fields)
-    service.record("feedback", call, asked.comment, {"rating": asked.rating}, asked.answer_id)
+    await service.record("feedback", call, asked.comment, {"rating": asked.rating}, asked.answer_id)
     return Feedback(id=feedback_id, at=at, adapter=result.lineage.adapter, **asked.model_dump())
 
 
@@ -160,5 +160,5 @@ async def export(call: AdminCall, service: TheService) -> Response:
         raise HttpError(
             409, "redaction_unavailable", f"the pairs cannot be redacted here: {' '.join(last)[:300]}"
         )
-    service.record("feedback.export", call, "", {"bytes": len(out)})
+    await service.record("feedback.export", call, "", {"bytes": len(out)})
     return Response(out, media_type="application/x-ndjson")

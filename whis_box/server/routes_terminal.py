@@ -26,5 +26,5 @@ async def explain(asked: SearchRequest, call: AskCall, service: TheService) -> d
 async def export_case(asked: ExportRequest, call: TriageCall, service: TheService) -> Exported:
     """A triage in another tool's format; nothing is stored or sent."""
     case = Case(asked.triage, read_alert(asked.event), asked.event, datetime.now(UTC))
-    service.record("export", call, "", {"format": asked.format}, asked.triage.id)
+    await service.record("export", call, "", {"format": asked.format}, asked.triage.id)
     return Exported(format=asked.format, text=to_text(export(asked.format, case)))

@@ -272,7 +272,7 @@ class Service:
                 self.traffic.failed(arm, release, (time.perf_counter() - started) * 1000)
             raise
         self.traffic.served(arm, release, result, text, work)
-        self._note(result, release, call, text)
+        await self._note(result, release, call, text)
         return result
 
     async def search(self, asked: SearchRequest, call: Call) -> SearchResponse:
@@ -284,7 +284,7 @@ class Service:
         hits = await self._on_seat(
             call, self.stable, lambda copilot: copilot.search(asked.query, asked.top_k, narrowed)
         )
-        self.record("search", call, asked.query, {"hits": len(hits)})
+        await self.record("search", call, asked.query, {"hits": len(hits)})
         return SearchResponse(hits=hits, lineage=self.box.lineage_of(self.stable))
 
     async def explain(self, asked: SearchRequest, call: Call) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class Service:
         explained = await self._on_seat(
             call, self.stable, lambda copilot: copilot.explain(asked.query, asked.top_k, narrowed)
         )
-        self.record("search", call, asked.query, {"hits": len(explained["hits"])})
+        await self.record("search", call, asked.query, {"hits": len(explained["hits"])})
         return explained
 
     async def _on_seat(self, call: Call, release: Release, work: Callable[[Copilot], T]) -> T:
@@ -313,7 +313,7 @@ class Service:
 
     # ---------------------------------------------------------------- notes
 
-    def _note(self, result: Answer | Triage, release: Release, call: Call, text: str) -> None:
+    async def _note(self, result: Answer | Triage, release: Release, call: Call, text: str) -> None:
         self.metrics.note_result(result, str(release))
         kind = "ask" if isinstance(result, Answer) else "triage"
         detail: dict[str, Any] = {
@@ -324,12 +324,18 @@ class Service:
             "total_ms": result.timings.total_ms,
         }
         detail.update(self.content("output", result.model_dump_json()))
-        self.record(kind, call, text, detail, result.id)
+        await self.record(kind, call, text, detail, result.id)
 
-    def record(self, action: str, call: Call, text: str, detail: dict[str, Any], subject: str = "") -> None:
-        """One audit entry; the input as the policy says."""
+    async def record(
+        self, action: str, call: Call, text: str, detail: dict[str, Any], subject: str = ""
+    ) -> None:
+        """One audit entry, on the disk when this returns; the input as the policy says.
+
+        Raises: StorageError.
+        """
         full = {**self.content("input", text), **detail}
-        self.audit.append(action, call.caller.name, call.request_id, subject, full)
+        # A thread waits for the disk, not the loop that answers everybody else.
+        await asyncio.to_thread(self.audit.append, action, call.caller.name, call.request_id, subject, full)
 
     def content(self, name: str, text: str) -> dict[str, str]:
         """A text's digest, and the text itself where the policy keeps it."""
