@@ -63,7 +63,7 @@ class Area(Screen[None]):
         """The server, once it is ready; says why not otherwise."""
         client = self.whis.ready_client
         if client is None:
-            self.say(f"not yet: {self.whis.link_words}", "warning")
+            self.say(f"not yet: {self.whis.link.words}", "warning")
         return client
 
     def on_mount(self) -> None:
@@ -89,7 +89,7 @@ class Area(Screen[None]):
     def show_link(self) -> None:
         """The server's state in the first line."""
         for bar in self.query(TopBar):
-            bar.show_link(self.whis.link_words, self.whis.link in ("ready", "connecting", "loading"))
+            bar.show_link(self.whis.link.words, self.whis.link.state in ("ready", "connecting", "loading"))
         self.link_changed()
 
     def link_changed(self) -> None:
