@@ -114,7 +114,7 @@ def test_alerts_are_piped_in_and_the_keys_still_work(tmux: Tmux, server: Running
     flat = tmp_path / "one.ndjson"
     flat.write_text(" ".join(alert.read_text().split()) + "\n")
     tmux.start(f"cat {flat} | {command(tmp_path / 'ui', '--server', server.url, '-')}", 80, 24)
-    tmux.sees(lambda seen: "1 alerts taken in" in seen and connected(seen))
+    tmux.sees(lambda seen: "1 alert taken in" in seen and connected(seen))
     tmux.run("send-keys", "t")
     tmux.sees(lambda seen: "all jobs have ended: 1 done" in seen)
 

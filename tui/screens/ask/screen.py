@@ -114,6 +114,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
             await self._stream(turn, sent)
         except (RequestFailedError, ServerGoneError, ContractError) as error:
             turn.end(f"not answered: {error}")
+            self._follow(turn)
             self._give_back(question)
             raise
         except asyncio.CancelledError:
@@ -138,9 +139,10 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
                     self._follow(turn)
 
     def _answered(self, turn: Turn, answer: Answer) -> None:
-        self._follow(turn)
+        turns = self.query_one("#turns", VerticalScroll)
+        turns.scroll_to_widget(turn, animate=False, top=True, force=True)
         self._shown = turn
-        self.say(f"{words.status(answer)}  + or - rates it" if answer.citations else words.status(answer))
+        self.say(words.outcome(answer))
         state = self.whis.state
         if state is not None:
             state.remember(turn.question, answer.answer, answer.model_dump_json())
