@@ -311,7 +311,7 @@ def test_the_terminal_refuses_what_is_no_terminal() -> None:
 
 
 def test_errors_of_the_server_keep_its_words() -> None:
-    from tui.client import _failure
+    from tui.connection import _failure
 
     body = json.dumps({"error": {"message": "too long", "type": "t", "param": None, "code": "c"}}).encode()
     error = _failure(503, body, {"retry-after": "7"}, "/x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tui.widgets.rows import Column
 from tui.widgets.sparkline import sparkline
 from tui.words import duration, milliseconds, size
 from whis_box.rollout.state import AdapterState, ArmFigures, Rate
-from whis_box.server.wire import BoxCheck
+from whis_box.server.wire import BoxCheck, MetricsSummary
 
 if TYPE_CHECKING:
     from tui.client import Client
@@ -64,6 +65,7 @@ async def manifest(client: Client) -> Content:
         ("folder", box.folder),
         ("files", f"{box.files}, {size(box.size_bytes)}"),
         ("manifest", box.manifest_sha256),
+        ("signature", box.signature),
         ("verified", f"{box.verified_at}, when it was opened; v does it now"),
         ("source commit", box.source_commit),
     )
@@ -82,12 +84,14 @@ def check(result: BoxCheck) -> Content:
 
 async def engine(client: Client) -> Content:
     """The model process."""
-    state = await client.engine()
+    state, figures = await asyncio.gather(client.engine(), client.metrics())
     info = state.info
     lanes = info.get("lanes", [])
     parts = table(
         ("state", f"{'● runs' if state.running else '○ does not run; it starts with the next question'}"),
         ("process", state.pid or "none"),
+        ("memory", size(state.memory_bytes) if state.memory_bytes is not None else NOT_MEASURED),
+        ("speed", speed(figures)),
         ("restarts", state.restarts),
         ("seats", f"{state.busy} of {state.seats} work, {state.waiting} requests wait"),
         ("lanes", ", ".join(map(str, lanes)) if isinstance(lanes, list) else lanes),
@@ -213,7 +217,7 @@ async def metrics(client: Client) -> Content:
             "tokens",
             f"{now.prompt_tokens} prompt, {now.cached_tokens} cached, {now.completion_tokens} written",
         ),
-        ("speed", f"{now.tokens_per_s:.1f} tokens/s" if now.tokens_per_s is not None else NOT_MEASURED),
+        ("speed", speed(now)),
     )
     parts.append(heading("While this is shown, every 5 s"))
     for name, values in history.items():
@@ -245,6 +249,11 @@ async def jobs(client: Client) -> Content:
         name = safe_line(one.request_id or one.id, 60)
         parts.append(f"{one.created_at[:19]}  {one.kind:<7} {one.status:<9} {name}\n")
     return Content.assemble(*parts)
+
+
+def speed(figures: MetricsSummary) -> str:
+    """Tokens written a second."""
+    return f"{figures.tokens_per_s:.1f} tokens/s" if figures.tokens_per_s is not None else NOT_MEASURED
 
 
 def counts(values: dict[str, int]) -> str:
