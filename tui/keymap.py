@@ -75,7 +75,7 @@ KEYS: dict[str, Key] = {
     "library.filter": Key("slash", "Filter", True),
     "library.ingest": Key("n", "Ingest", True),
     "library.purge": Key("D", "Purge", True),
-    "library.review": Key("v", "Review", True),
+    "library.review": Key("v", "Review"),
     "library.kind": Key("f", "Next kind", True),
     "library.stop": Key("x", "Stop the change"),
     "library.back": Key("escape", "Back", True),
