@@ -25,6 +25,7 @@ from textual.worker import Worker, WorkerState
 
 from tui.keymap import key
 from tui.link import Link
+from tui.quiet import QuietDriver
 from tui.screens.area import Area
 from tui.screens.ask.screen import AskScreen
 from tui.theme import ALL
@@ -289,6 +290,7 @@ def run(config: TuiConfig, box: Path, state_folder: Path, alerts: Sequence[str],
     if sys.__stderr__ is not None and not _is_utf8():
         sys.__stderr__.reconfigure(errors="replace")
     app = WhisTui(config, box, state_folder, alerts, piped)
+    app.driver_class = QuietDriver
     app.run(mouse=config.mouse)
     if app.fault:
         print(f"whis tui: {app.fault}", file=sys.stderr)

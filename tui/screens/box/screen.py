@@ -86,10 +86,19 @@ it is verified first, and the running box stays in use until the new one has pas
         rows = self.query_one(Rows)
         rows.show(list(SECTIONS), keep=False)
         rows.focus()
-        self.set_interval(REFRESH_S, self._tick)
+        self._clock = self.set_interval(REFRESH_S, self._tick)
+
+    def on_screen_suspend(self) -> None:
+        """Nothing is read while another area is shown."""
+        self._clock.pause()
+
+    def on_screen_resume(self) -> None:
+        """Read again."""
+        super().on_screen_resume()
+        self._clock.resume()
 
     def _tick(self) -> None:
-        if self.is_current and self._section in LIVE and self.whis.ready_client is not None:
+        if self._section in LIVE and self.whis.ready_client is not None:
             self.action_refresh_section()
 
     def link_changed(self) -> None:
