@@ -30,6 +30,17 @@ def test_an_answer_comes_with_its_passage_and_the_guards_verdict(server: Running
     drive(server, tmp_path, flow, size=(90, 50))
 
 
+def test_an_answer_longer_than_its_pane_is_read_from_its_question(server: Running, tmp_path: Path) -> None:
+    async def flow(running: Terminal) -> None:
+        for _ in range(2):
+            await running.ask(QUESTION)
+        turns = running.screen.query_one("#turns")
+        last = list(running.screen.query(Turn))[-1]
+        await running.until(lambda: last.region.y == turns.region.y)
+
+    drive(server, tmp_path, flow, size=(60, 16))
+
+
 def test_escape_stops_an_answer_at_once_and_the_server_too(server: Running, tmp_path: Path) -> None:
     async def flow(running: Terminal) -> None:
         server.engine.gate.clear()

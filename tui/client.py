@@ -21,7 +21,6 @@ from whis_box.server.wire import (
     Job,
     JobList,
     Library,
-    Me,
     MetricsSummary,
     RecordChunks,
     RecordList,
@@ -62,10 +61,6 @@ class Client:
                 yield "answer", final
         if final is None:
             raise ServerGoneError("the server ended the answer in the middle; ask again")
-
-    async def triage(self, event: Mapping[str, Any]) -> Triage:
-        """Judge one alert."""
-        return await self._post(Triage, "/v1/triage", event)
 
     async def search(self, query: str, top_k: int = 10) -> list[Hit]:
         """Passages, best first."""
@@ -187,10 +182,6 @@ class Client:
         version = await self._http.json("GET", "/version")
         return bool(version.get("name") == "whis-box")
 
-    async def me(self) -> Me:
-        """Who this program is for the server."""
-        return await self._get(Me, "/v1/me")
-
     async def box(self) -> BoxState:
         """The manifest."""
         return await self._get(BoxState, "/v1/box")
@@ -214,10 +205,6 @@ class Client:
     async def audit(self, limit: int = 200) -> AuditTail:
         """The log's tail."""
         return await self._get(AuditTail, "/v1/audit", limit=limit)
-
-    async def rollout(self) -> RolloutState:
-        """Which release answers."""
-        return await self._get(RolloutState, "/v1/rollout")
 
     async def rollout_report(self) -> RolloutReport:
         """Figures of each arm."""

@@ -75,7 +75,8 @@ class Link:
             await self._server.stop()
 
     async def _find_or_start(self) -> Client:
-        from tui.client import Client, Target
+        from tui.client import Client
+        from tui.connection import Target
         from tui.local_server import PrivateServer, find
 
         api_key = os.environ.get("WHIS_API_KEY", "")

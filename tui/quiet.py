@@ -48,19 +48,20 @@ class QuietDriver(LinuxDriver):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self.exit_event = WakingEvent()
+        self._woken = WakingEvent()
+        self.exit_event = self._woken
 
     def close(self) -> None:
         """Clean up."""
         super().close()
-        self.exit_event.close()
+        self._woken.close()
 
     def run_input_thread(self) -> None:
         """Read keys until the exit event is set, or the terminal is gone."""
         parser, decode = XTermParser(self._debug), getincrementaldecoder("utf-8")("replace").decode
         with selectors.DefaultSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
-            selector.register(self.exit_event.readable, selectors.EVENT_READ)
+            selector.register(self._woken.readable, selectors.EVENT_READ)
             while not self.exit_event.is_set():
                 unfinished = parser._timeout_time is not None
                 ready = selector.select(ESCAPE_S if unfinished else None)

@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Footer, Static
 from textual.worker import Worker
 
@@ -140,7 +139,3 @@ class Area(Screen[None]):
     def text_to_copy(self) -> str:
         """For `copy`."""
         return ""
-
-    def focus_first(self) -> Widget | None:
-        """What takes the keys when the area is entered."""
-        return None

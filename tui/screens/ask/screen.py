@@ -36,8 +36,6 @@ MAX_TURNS = 40
 class QuestionLine(Input):
     """The question; while the line is empty, `?` asks for help and Ctrl+arrows move the panes."""
 
-    BINDINGS: ClassVar[list[BindingType]] = []
-
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Going by words is the area's key until there are words."""
         if action in ("cursor_left_word", "cursor_right_word") and not self.value:
@@ -139,8 +137,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
                     self._follow(turn)
 
     def _answered(self, turn: Turn, answer: Answer) -> None:
-        turns = self.query_one("#turns", VerticalScroll)
-        turns.scroll_to_widget(turn, animate=False, top=True, force=True)
+        self.call_after_refresh(self._read_from_start, turn)
         self._shown = turn
         self.say(words.outcome(answer))
         state = self.whis.state
@@ -167,6 +164,10 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
 
     def _follow(self, turn: Turn) -> None:
         self.query_one("#turns", VerticalScroll).scroll_end(animate=False)
+
+    def _read_from_start(self, turn: Turn) -> None:
+        turns = self.query_one("#turns", VerticalScroll)
+        turns.scroll_to_widget(turn, animate=False, top=True, force=True)
 
     def _give_back(self, question: str) -> None:
         """A question that got no answer is not lost."""
