@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tui.connection import Connection, Target
+from tui.connection import Connection, Target, quoted
 from tui.errors import ContractError, RequestFailedError, ServerGoneError
 from whis_box.rollout.state import AdapterList, RolloutEvent, RolloutReport, RolloutState
 from whis_box.schemas import Answer, Chunk, Hit, Record, Triage
@@ -152,15 +152,15 @@ class Client:
 
     async def record(self, record_id: str) -> Record:
         """One record."""
-        return await self._get(Record, f"/v1/library/records/{_quoted(record_id)}")
+        return await self._get(Record, f"/v1/library/records/{quoted(record_id)}")
 
     async def record_chunks(self, record_id: str) -> RecordChunks:
         """One record and its passages."""
-        return await self._get(RecordChunks, f"/v1/library/records/{_quoted(record_id)}/chunks")
+        return await self._get(RecordChunks, f"/v1/library/records/{quoted(record_id)}/chunks")
 
     async def chunk(self, chunk_id: str) -> Chunk:
         """One passage."""
-        return await self._get(Chunk, f"/v1/library/chunks/{_quoted(chunk_id)}")
+        return await self._get(Chunk, f"/v1/library/chunks/{quoted(chunk_id)}")
 
     # ------------------------------------------------------------- the box
 
@@ -245,9 +245,3 @@ class Client:
                 f"the server's {kind.__name__} is not what this program knows ({where}: {first['msg']}); "
                 "use the terminal that came with the server's box"
             ) from None
-
-
-def _quoted(part: str) -> str:
-    from urllib.parse import quote
-
-    return quote(part, safe="")

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -136,3 +137,8 @@ def _told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> Re
     return RequestFailedError(
         str(known.get("message")), status, str(known.get("code")), float(wait) if wait.isdigit() else 0.0
     )
+
+
+def quoted(part: str) -> str:
+    """A name as one part of a path."""
+    return quote(part, safe="")
