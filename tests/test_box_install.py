@@ -18,7 +18,15 @@ from tests.faulty_disk import FaultyDisk
 from tests.small_release import Builder, new_builder, write_first_root, write_release
 from whis_box.box import install as install_module
 from whis_box.box import trust
-from whis_box.box.install import MediumSource, Options, Outcome, install, pin, trusted_root
+from whis_box.box.install import (
+    MediumSource,
+    Options,
+    Outcome,
+    install,
+    pin,
+    signature_state,
+    trusted_root,
+)
 from whis_box.box.manifest import FileEntry, describe_folder, verify, write_manifest
 from whis_box.box.selftest import health_check
 from whis_box.box.slots import Home, begin_switch, locked, rollback, settle_at_start
@@ -332,3 +340,12 @@ def test_the_health_check_says_what_the_release_said(tmp_path: Path) -> None:
     assert health_check(tmp_path) == ["doctor --json --box: no answer within 30 s"]
     program.write_text("#!/bin/sh\nexit 0\n")
     assert health_check(tmp_path) == []
+
+
+def test_the_state_of_a_signature_is_said_in_words(home: Home, medium: Path, tmp_path: Path) -> None:
+    assert signature_state(medium, home) == "valid, release 1"
+    assert signature_state(medium, Home(tmp_path / "elsewhere", Disk())).startswith("signed, not checked")
+    (medium / "manifest.json").write_bytes((medium / "manifest.json").read_bytes() + b" ")
+    assert signature_state(medium, home).startswith("not valid: ")
+    (medium / "manifest.json.minisig").unlink()
+    assert signature_state(medium, home) == "not signed"

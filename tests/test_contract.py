@@ -123,7 +123,9 @@ def test_the_terminal_imports_only_contracts_and_readers_and_one_module_of_it_ta
             name = module.removeprefix("whis_box.")
             fits = any(name == one or name.startswith(f"{one}.") for one in TERMINAL_MAY)
             assert fits or not module.startswith("whis_box"), f"{path} imports {module}"
-            assert module.split(".")[0] not in network or path.name == "client.py", f"{path} imports {module}"
+            assert module.split(".")[0] not in network or path.name == "connection.py", (
+                f"{path} imports {module}"
+            )
 
 
 def test_the_build_half_imports_only_what_it_may() -> None:

@@ -156,7 +156,7 @@ def test_a_server_that_goes_in_mid_stream_loses_nothing(server: Running, tmp_pat
         seen = await running.sees("not answered:")
         assert running.screen.query_one("#question").value == QUESTION and "Traceback" not in seen
         server.engine.gate.set()
-        await running.until(lambda: running.app.link == "ready")
+        await running.until(lambda: running.app.link.state == "ready")
         await running.press("enter")
         await running.sees("✓ Answered")
 
@@ -311,7 +311,7 @@ def test_the_terminal_refuses_what_is_no_terminal() -> None:
 
 
 def test_errors_of_the_server_keep_its_words() -> None:
-    from tui.client import _failure
+    from tui.connection import _failure
 
     body = json.dumps({"error": {"message": "too long", "type": "t", "param": None, "code": "c"}}).encode()
     error = _failure(503, body, {"retry-after": "7"}, "/x")
@@ -328,4 +328,4 @@ def test_the_manual_lists_every_action_with_its_keys() -> None:
 
 
 def test_the_app_needs_no_server_to_be_made(tmp_path: Path) -> None:
-    assert WhisTui(TuiConfig(), tmp_path, None).link == "connecting"
+    assert WhisTui(TuiConfig(), tmp_path, None).link.state == "connecting"

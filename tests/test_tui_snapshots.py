@@ -17,7 +17,7 @@ import pytest
 from rich.style import Style
 
 from tests.server_box import QUESTION, Running
-from tests.test_tui_flows import alerts_in, rows_of
+from tests.test_tui_triage import alerts_in, rows_of
 from tests.tui_pilot import Terminal, terminal
 
 FOLDER = Path(__file__).parent / "tui_snapshots"

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.server_box import QUESTION, Running
@@ -114,9 +115,23 @@ def test_alerts_are_piped_in_and_the_keys_still_work(tmux: Tmux, server: Running
     flat = tmp_path / "one.ndjson"
     flat.write_text(" ".join(alert.read_text().split()) + "\n")
     tmux.start(f"cat {flat} | {command(tmp_path / 'ui', '--server', server.url, '-')}", 80, 24)
-    tmux.sees(lambda seen: "1 alerts taken in" in seen and connected(seen))
+    tmux.sees(lambda seen: "1 alert taken in" in seen and connected(seen))
     tmux.run("send-keys", "t")
     tmux.sees(lambda seen: "all jobs have ended: 1 done" in seen)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_the_program_ends_when_its_terminal_is_gone(
+    tmux: Tmux, server: Running, tmp_path: Path, leave: bool
+) -> None:
+    tmux.start(f"exec {command(tmp_path / 'ui', '--server', server.url)}", 80, 24)
+    tmux.sees(connected)
+    program = psutil.Process(int(tmux.run("display-message", "-p", "#{pane_pid}")))
+    if leave:
+        tmux.run("send-keys", "C-q")
+    tmux.run("kill-server")
+    psutil.wait_procs([program], timeout=WAIT_S)
+    assert not psutil.pid_exists(program.pid), "it outlived its terminal"
 
 
 @pytest.mark.e2e

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
 
+from tests.server_box import Running
 from tui.app import WhisTui
 from tui.settings import ServerSettings, TuiConfig
 
 WAIT_S = 90.0
+Flow = Callable[["Terminal"], Awaitable[None]]
 
 
 class Terminal:
@@ -70,7 +72,7 @@ class Terminal:
 
     async def ready(self) -> None:
         """Wait for the server."""
-        await self.until(lambda: self.app.link in ("ready", "trouble"))
+        await self.until(lambda: self.app.link.state in ("ready", "trouble"))
 
     async def ask(self, question: str) -> None:
         """Ask a question and wait for its end."""
@@ -93,3 +95,13 @@ async def terminal(
         if wait:
             await running.ready()
         yield running
+
+
+def drive(server: Running, folder: Path, flow: Flow, **options: object) -> None:
+    """Run one flow in a terminal of its own."""
+
+    async def whole() -> None:
+        async with terminal(server.url, folder / "terminal", **options) as running:  # type: ignore[arg-type]
+            await flow(running)
+
+    asyncio.run(whole())

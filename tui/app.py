@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -16,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -25,6 +24,8 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from tui.keymap import key
+from tui.link import Link
+from tui.quiet import QuietDriver
 from tui.screens.area import Area
 from tui.screens.ask.screen import AskScreen
 from tui.theme import ALL
@@ -33,13 +34,10 @@ from whis_box.errors import EXIT_ERROR, WhisError
 
 if TYPE_CHECKING:
     from tui.client import Client
-    from tui.local_server import PrivateServer
     from tui.settings import TuiConfig
     from tui.state import State
 
-LinkState = Literal["connecting", "loading", "ready", "gone", "trouble"]
 AREAS = ("ask", "triage", "library", "box")
-POLL_S = 0.25
 FAULT_EXIT = EXIT_ERROR
 
 
@@ -94,12 +92,8 @@ class WhisTui(App[None]):
         super().__init__()
         self.config, self.box, self._state_folder = config, box, state_folder
         self.alerts, self.piped = list(alerts), piped
-        self.link: LinkState = "connecting"
-        self.link_words = "looking for a server"
-        self.link_problem = ""
+        self.link = Link(self)
         self.state: State | None = None
-        self._client: Client | None = None
-        self._server: PrivateServer | None = None
         self._look = config.theme
         self._ascii = AsciiOnly(config.ascii == "yes" or (config.ascii == "auto" and not _is_utf8()))
         self._no_color = NoColor()
@@ -129,7 +123,7 @@ class WhisTui(App[None]):
         """The next of the four looks."""
         names = list(ALL)
         self.set_look(names[(names.index(self._look) + 1) % len(names)])
-        self._say(f"theme: {self._look}")
+        self.say(f"theme: {self._look}")
 
     # -------------------------------------------------------------- the start
 
@@ -161,93 +155,33 @@ class WhisTui(App[None]):
         if look in ALL and self.config.theme == "dark" and look != self._look:
             self.set_look(look)
         if self.state.problem:
-            self._say(self.state.problem, "warning")
+            self.say(self.state.problem, "warning")
         self._tell_areas("state_opened")
         self.action_reconnect()
 
     def action_reconnect(self) -> None:
         """Find or start a server."""
-        self.work("link", self._connect)
-
-    async def _connect(self) -> None:
-        self._set_link("connecting", "looking for a server")
-        try:
-            client = await self._find_or_start()
-            self._set_link("loading", "loading the model")
-            waited = 0.0
-            while not await client.ready():
-                await asyncio.sleep(POLL_S)
-                waited += POLL_S
-                if waited > self.config.server.start_timeout_s:
-                    self._set_link("loading", f"still loading after {waited:.0f} s")
-            await self._welcome(client)
-        except WhisError as error:
-            self._set_link("trouble", "no server: F8 tries again, F1 helps", str(error))
-            self.open_trouble()
-
-    async def _find_or_start(self) -> Client:
-        from tui.client import Client, Target
-        from tui.local_server import PrivateServer, find
-
-        api_key = os.environ.get("WHIS_API_KEY", "")
-        if self._client is not None:
-            await self._client.close()
-        self._client = None
-        url = self.config.server.url
-        if url:
-            self._client = Client(Target(url), api_key)
-            await self._client.is_whis()
-            return self._client
-        self._client = await find(api_key)
-        if self._client is None:
-            self._set_link("connecting", "starting a private server")
-            if self._server is not None:
-                await self._server.stop()
-            self._server = PrivateServer(self.box)
-            self._client = await self._server.start("")
-        return self._client
-
-    async def _welcome(self, client: Client) -> None:
-        box, library = await asyncio.gather(client.box(), client.library())
-        engine = await client.engine()
-        records = sum(one.records for one in library.sources)
-        words = f"ready · {records} documents · {box.name} {box.version}"
-        if not engine.running:
-            self._set_link(
-                "trouble", "the engine does not run: F8 tries again", "engine: the model process ended"
-            )
-        elif not records:
-            self._set_link("trouble", "the index is empty: F1 helps", "index: no document is in the index")
-        else:
-            self._set_link("ready", words)
-            return
-        self.open_trouble()
+        self.work("link", self.link.connect)
 
     # ---------------------------------------------------------------- the link
 
     @property
     def ready_client(self) -> Client | None:
         """The server, once the model is loaded."""
-        return self._client if self.link in ("ready", "trouble") else None
+        return self.link.client
 
-    def _set_link(self, link: LinkState, words: str, problem: str = "") -> None:
-        self.link, self.link_words, self.link_problem = link, words, problem
+    def link_changed(self) -> None:
+        """Show the link's new state."""
         self._tell_areas("show_link")
         if self.has_class("-reader"):
-            self._say(words)
-
-    def server_gone(self, words: str) -> None:
-        """The connection broke: say so, and find or start a server again."""
-        if self.link == "ready":
-            self._set_link("gone", "connection lost, trying again", words)
-            self.action_reconnect()
+            self.say(self.link.words)
 
     def open_trouble(self) -> None:
         """The page that says what is wrong and what to do."""
         from tui.screens.trouble import Trouble
 
         if not isinstance(self.screen, Trouble):
-            self.push_screen(Trouble(self.link_problem, self._server.lines if self._server else []))
+            self.push_screen(Trouble(self.link.problem, self.link.server_lines))
 
     def _tell_areas(self, method: str) -> None:
         screen = next((one for one in self.screen_stack if isinstance(one, Area)), None)
@@ -255,7 +189,8 @@ class WhisTui(App[None]):
         if screen is not None and screen.is_mounted and told is not None:
             told()
 
-    def _say(self, words: str, tone: str = "") -> None:
+    def say(self, words: str, tone: str = "") -> None:
+        """One line in the area that is shown, whatever lies over it."""
         screen = next((one for one in self.screen_stack if isinstance(one, Area)), None)
         if screen is not None and screen.is_mounted:
             screen.say(words, tone)
@@ -272,11 +207,11 @@ class WhisTui(App[None]):
             return
         error = event.worker.error
         if isinstance(error, WhisError):
-            self._say(str(error), "error")
+            self.say(str(error), "error")
             if error.code == "server_gone":
-                self.server_gone(str(error))
+                self.link.lost(str(error))
         else:
-            self._say(self._log_fault(error), "error")
+            self.say(self._log_fault(error), "error")
 
     def _log_fault(self, error: BaseException) -> str:
         """The traceback goes to a file, never to the screen."""
@@ -318,10 +253,10 @@ class WhisTui(App[None]):
         """What this screen is, and its keys; or what is wrong with the server."""
         from tui.screens.help import help_page
 
-        if self.link == "trouble" and isinstance(self.screen, Area):
+        if self.link.state == "trouble" and isinstance(self.screen, Area):
             self.open_trouble()
         elif isinstance(self.screen, Area):
-            self.push_screen(help_page(self.screen))
+            self.push_screen(help_page(self.screen, self.config.keymap))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What Ctrl+P finds."""
@@ -344,10 +279,7 @@ class WhisTui(App[None]):
 
     async def on_unmount(self) -> None:
         """End what was started."""
-        if self._client is not None:
-            await self._client.close()
-        if self._server is not None:
-            await self._server.stop()
+        await self.link.close()
         if self.state is not None:
             self.state.close()
 
@@ -358,6 +290,7 @@ def run(config: TuiConfig, box: Path, state_folder: Path, alerts: Sequence[str],
     if sys.__stderr__ is not None and not _is_utf8():
         sys.__stderr__.reconfigure(errors="replace")
     app = WhisTui(config, box, state_folder, alerts, piped)
+    app.driver_class = QuietDriver
     app.run(mouse=config.mouse)
     if app.fault:
         print(f"whis tui: {app.fault}", file=sys.stderr)

@@ -1,20 +1,14 @@
-"""Everything that goes over HTTP. No other module of the terminal touches the network.
-
-Invariant: every failure is one of three errors with words an analyst can act on; closing a stream cancels the
-request at the server.
-"""
+"""What the terminal asks of a server, call by call. Nothing else in it touches the network."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
+from tui.connection import Connection, Target, quoted
 from tui.errors import ContractError, RequestFailedError, ServerGoneError
 from whis_box.rollout.state import AdapterList, RolloutEvent, RolloutReport, RolloutState
 from whis_box.schemas import Answer, Chunk, Hit, Record, Triage
@@ -27,7 +21,6 @@ from whis_box.server.wire import (
     Job,
     JobList,
     Library,
-    Me,
     MetricsSummary,
     RecordChunks,
     RecordList,
@@ -35,29 +28,7 @@ from whis_box.server.wire import (
 )
 
 T = TypeVar("T", bound=BaseModel)
-TIMEOUT = httpx.Timeout(10.0, read=130.0)  # the server itself ends a request after limits.request_timeout_s
-SILENCE_S = 40.0  # a stream sends a comment every 15 s
-
-
-@dataclass(frozen=True)
-class Target:
-    """A server's address: `http://…`, `https://…` or `unix:PATH`."""
-
-    url: str
-
-    @property
-    def socket(self) -> str | None:
-        """The Unix socket's path."""
-        return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
-
-    def open(self, key: str = "") -> httpx.AsyncClient:
-        """A connection pool."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        transport = httpx.AsyncHTTPTransport(uds=self.socket) if self.socket else None
-        base = "http://whis" if self.socket else self.url
-        return httpx.AsyncClient(
-            base_url=base, transport=transport, timeout=TIMEOUT, headers=headers, trust_env=False
-        )
+JOB_ENDS = {"report", "error", "cancelled", "answer", "triage", "hits"}
 
 
 class Client:
@@ -65,11 +36,11 @@ class Client:
 
     def __init__(self, target: Target, key: str = "") -> None:
         self.target = target
-        self._http = target.open(key)
+        self._http = Connection(target, key)
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._http.aclose()
+        await self._http.close()
 
     # ------------------------------------------------------------- answers
 
@@ -82,7 +53,7 @@ class Client:
         """
         body = {"question": question, "id": request_id}
         final: Answer | None = None
-        async for name, data in self._events("/v1/ask?stream=1", body):
+        async for name, data in self._http.events("POST", "/v1/ask?stream=1", body):
             if name == "delta":
                 yield "delta", str(data.get("text", ""))
             elif name == "answer":
@@ -91,17 +62,13 @@ class Client:
         if final is None:
             raise ServerGoneError("the server ended the answer in the middle; ask again")
 
-    async def triage(self, event: Mapping[str, Any]) -> Triage:
-        """Judge one alert."""
-        return await self._post(Triage, "/v1/triage", event)
-
     async def search(self, query: str, top_k: int = 10) -> list[Hit]:
         """Passages, best first."""
         return (await self._post(SearchResponse, "/v1/search", {"query": query, "top_k": top_k})).hits
 
     async def explain(self, query: str, top_k: int = 10) -> dict[str, Any]:
         """Passages with what put each where it is."""
-        return dict(await self._json("POST", "/v1/search/explain", {"query": query, "top_k": top_k}))
+        return dict(await self._http.json("POST", "/v1/search/explain", {"query": query, "top_k": top_k}))
 
     async def feedback(self, **fields: str) -> Feedback:
         """Send a judgement."""
@@ -110,21 +77,24 @@ class Client:
     async def export(self, form: str, triage: Triage, event: Mapping[str, Any]) -> str:
         """A triaged alert in another tool's format."""
         body = {"format": form, "triage": triage.model_dump(mode="json"), "event": dict(event)}
-        return str((await self._json("POST", "/v1/export", body))["text"])
+        return str((await self._http.json("POST", "/v1/export", body))["text"])
 
     # ---------------------------------------------------------------- jobs
 
     async def submit_triage(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Job | str]:
         """Queue alerts as `(id, event)`; for each the job, or why it was refused."""
         lines = [json.dumps({"kind": "triage", "id": name, "input": event}) for name, event in events]
-        request = self._http.build_request(
-            "POST", "/v1/jobs", content="\n".join(lines), headers={"Content-Type": "application/x-ndjson"}
-        )
-        response = await self._send(request)
-        return [self._job_or_error(line) for line in response.text.splitlines() if line]
+        return [self._job_or_error(line) for line in await self._http.lines("/v1/jobs", lines)]
 
     def _job_or_error(self, line: str) -> Job | str:
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            raise ContractError(
+                "POST /v1/jobs: a line of the answer is not JSON; is this `whis serve`?"
+            ) from None
+        if not isinstance(fields, dict):
+            raise ContractError("POST /v1/jobs: a line of the answer is not a job; is this `whis serve`?")
         if isinstance(fields.get("error"), dict) and "kind" not in fields:
             return str(fields["error"].get("message", "refused"))
         return self._as(Job, fields)
@@ -148,6 +118,20 @@ class Client:
             limit=limit,
         )
 
+    async def job_progress(self, job_id: str) -> AsyncIterator[str]:
+        """What a job says of its progress, a line at a time, until it has ended.
+
+        Raises: ServerGoneError, RequestFailedError, ContractError.
+        """
+        said = ""
+        async for name, data in self._http.events("GET", f"/v1/jobs/{job_id}/events"):
+            said += str(data.get("text", "")) if name == "delta" else ""
+            *lines, said = said.split("\n")
+            for line in lines:
+                yield line
+            if name in JOB_ENDS:
+                return
+
     async def cancel_job(self, job_id: str) -> Job:
         """Stop a job."""
         return await self._post(Job, f"/v1/jobs/{job_id}/cancel", None)
@@ -168,15 +152,15 @@ class Client:
 
     async def record(self, record_id: str) -> Record:
         """One record."""
-        return await self._get(Record, f"/v1/library/records/{_quoted(record_id)}")
+        return await self._get(Record, f"/v1/library/records/{quoted(record_id)}")
 
     async def record_chunks(self, record_id: str) -> RecordChunks:
         """One record and its passages."""
-        return await self._get(RecordChunks, f"/v1/library/records/{_quoted(record_id)}/chunks")
+        return await self._get(RecordChunks, f"/v1/library/records/{quoted(record_id)}/chunks")
 
     async def chunk(self, chunk_id: str) -> Chunk:
         """One passage."""
-        return await self._get(Chunk, f"/v1/library/chunks/{_quoted(chunk_id)}")
+        return await self._get(Chunk, f"/v1/library/chunks/{quoted(chunk_id)}")
 
     # ------------------------------------------------------------- the box
 
@@ -186,7 +170,7 @@ class Client:
         Raises: as the others; RequestFailedError with the server's own words when they could not be loaded.
         """
         try:
-            await self._json("GET", "/readyz")
+            await self._http.json("GET", "/readyz")
         except RequestFailedError as error:
             if error.status == 503 and str(error) == "loading the model":
                 return False
@@ -195,12 +179,8 @@ class Client:
 
     async def is_whis(self) -> bool:
         """Whether a Whis server answers at all."""
-        version = await self._json("GET", "/version")
+        version = await self._http.json("GET", "/version")
         return bool(version.get("name") == "whis-box")
-
-    async def me(self) -> Me:
-        """Who this program is for the server."""
-        return await self._get(Me, "/v1/me")
 
     async def box(self) -> BoxState:
         """The manifest."""
@@ -216,7 +196,7 @@ class Client:
 
     async def index(self) -> dict[str, Any]:
         """What the index says of itself."""
-        return dict(await self._json("GET", "/v1/box/index"))
+        return dict(await self._http.json("GET", "/v1/box/index"))
 
     async def metrics(self) -> MetricsSummary:
         """Figures since the server started."""
@@ -226,17 +206,13 @@ class Client:
         """The log's tail."""
         return await self._get(AuditTail, "/v1/audit", limit=limit)
 
-    async def rollout(self) -> RolloutState:
-        """Which release answers."""
-        return await self._get(RolloutState, "/v1/rollout")
-
     async def rollout_report(self) -> RolloutReport:
         """Figures of each arm."""
         return await self._get(RolloutReport, "/v1/rollout/report")
 
     async def rollout_events(self) -> list[RolloutEvent]:
         """Changes, newest first."""
-        return [self._as(RolloutEvent, one) for one in await self._json("GET", "/v1/rollout/events")]
+        return [self._as(RolloutEvent, one) for one in await self._http.json("GET", "/v1/rollout/events")]
 
     async def adapters(self) -> AdapterList:
         """Adapters and indexes."""
@@ -244,7 +220,7 @@ class Client:
 
     async def gates(self) -> dict[str, Any]:
         """Gate files by reference."""
-        return dict(await self._json("GET", "/v1/gates"))
+        return dict(await self._http.json("GET", "/v1/gates"))
 
     async def change_rollout(self, action: str, **fields: Any) -> RolloutState:
         """Promote, roll back, …"""
@@ -254,57 +230,10 @@ class Client:
 
     async def _get(self, kind: type[T], path: str, /, **params: Any) -> T:
         given = {name: value for name, value in params.items() if value is not None}
-        return self._as(kind, await self._json("GET", path, params=given))
+        return self._as(kind, await self._http.json("GET", path, params=given))
 
     async def _post(self, kind: type[T], path: str, body: Any) -> T:
-        return self._as(kind, await self._json("POST", path, body))
-
-    async def _json(self, method: str, path: str, body: Any = None, params: Any = None) -> Any:
-        request = self._http.build_request(method, path, json=body, params=params)
-        response = await self._send(request)
-        try:
-            return response.json()
-        except ValueError:
-            raise ContractError(f"{method} {path}: the answer is not JSON; is this `whis serve`?") from None
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        with_words = f"{request.method} {request.url.path}"
-        try:
-            response = await self._http.send(request)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as cause:
-            raise _gone(self.target, cause) from None
-        if response.status_code >= 400:
-            raise _failure(response.status_code, response.content, response.headers, with_words)
-        return response
-
-    async def _events(self, path: str, body: Any) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Server-sent events; Source: HTML Living Standard, section 9.2."""
-        async with self._stream(path, body) as response:
-            name, data = "", ""
-            async for line in response.aiter_lines():
-                if line.startswith("event: "):
-                    name = line[7:]
-                elif line.startswith("data: "):
-                    data += line[6:]
-                elif not line and data:
-                    fields = json.loads(data)
-                    if name == "error":
-                        raise _told(fields, 503, {}, path)
-                    yield name, fields
-                    name, data = "", ""
-
-    @asynccontextmanager
-    async def _stream(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        timeout = httpx.Timeout(10.0, read=SILENCE_S)
-        try:
-            async with self._http.stream("POST", path, json=body, timeout=timeout) as response:
-                if response.status_code >= 400:
-                    raise _failure(response.status_code, await response.aread(), response.headers, path)
-                yield response
-        except (httpx.HTTPError, OSError) as cause:
-            raise _gone(self.target, cause) from None
-        except json.JSONDecodeError:
-            raise ContractError(f"{path}: an event is not JSON; is this `whis serve`?") from None
+        return self._as(kind, await self._http.json("POST", path, body))
 
     def _as(self, kind: type[T], fields: Any) -> T:
         try:
@@ -316,33 +245,3 @@ class Client:
                 f"the server's {kind.__name__} is not what this program knows ({where}: {first['msg']}); "
                 "use the terminal that came with the server's box"
             ) from None
-
-
-def _gone(target: Target, cause: Exception) -> ServerGoneError:
-    why = str(cause) or type(cause).__name__
-    return ServerGoneError(f"the server at {target.url} does not answer ({why})")
-
-
-def _failure(status: int, content: bytes, headers: Mapping[str, str], path: str) -> RequestFailedError:
-    try:
-        fields = json.loads(content)
-    except ValueError:
-        fields = {}
-    return _told(fields, status, headers, path)
-
-
-def _told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> RequestFailedError:
-    error = fields.get("error") if isinstance(fields, dict) else None
-    known = (
-        error if isinstance(error, dict) else {"message": f"{path}: status {status}", "code": "http_error"}
-    )
-    wait = headers.get("retry-after", "0")
-    return RequestFailedError(
-        str(known.get("message")), status, str(known.get("code")), float(wait) if wait.isdigit() else 0.0
-    )
-
-
-def _quoted(part: str) -> str:
-    from urllib.parse import quote
-
-    return quote(part, safe="")

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tui.client import Client, Target
+from tui.client import Client
+from tui.connection import Target
 from tui.errors import ServerGoneError
 from whis_box.errors import NotReadyError, StorageError, WhisError
 

@@ -64,6 +64,14 @@ def status(answer: Answer) -> str:
     return "○ Not answered. Nothing in the box comes close."
 
 
+def outcome(answer: Answer) -> str:
+    """The same in few words, and what can be done next."""
+    if answer.status == "refused":
+        return "refused"
+    said = "answered" if answer.status == "answered" else "not answered"
+    return f"{said}; Esc, then + or - rates it, 1 to 9 show a source" if answer.citations else said
+
+
 def confidence(answer: Answer) -> str:
     """The number with what it measures."""
     value = answer.confidence
@@ -100,7 +108,7 @@ def found_by(places: dict[str, int]) -> str:
         "exact": "the exact words",
         "chunk_dense": "meaning",
         "sentence_dense": "meaning of a sentence",
-        "bm25": "shared words",
+        "prose": "shared words",
         "title": "the title",
     }
     ranked = sorted(places.items(), key=lambda one: one[1])
@@ -112,6 +120,14 @@ def milliseconds(value: float) -> str:
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
 
 
+def duration(seconds: float) -> str:
+    """A span in the unit that fits it."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def size(value: float) -> str:
     """Bytes people read."""
     for unit in ("B", "KB", "MB", "GB"):
@@ -119,6 +135,17 @@ def size(value: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def bar(done: float, total: float, cells: int = 20) -> str:
+    """A progress bar; the numbers stand beside it."""
+    full = int(cells * min(done, total) / total) if total > 0 else 0
+    return f"{'█' * full}{'░' * (cells - full)}"
+
+
+def counted(count: int, what: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def short(text: str, limit: int) -> str:

@@ -248,6 +248,9 @@ def _ingest_commands(commands: Any) -> None:
     ingest.add_argument("--sources", type=Path, default=repository_root() / "data" / "sources.yaml")
     ingest.add_argument("--corpus", type=Path, default=cli_ingest.CORPUS, metavar="FILE")
     ingest.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes that sanitize")
+    ingest.add_argument(
+        "--review", action="store_true", help="list what to look at: refused, redacted, suspicious"
+    )
     redact = _command(commands, "redact", cli_ingest.redact, "take personal data and secrets out of a text")
     redact.add_argument("file", help="the file, or - for stdin")
     for command in (ingest, redact):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from whis_box import cli_install, show
 from whis_box.errors import EXIT_OK, EXIT_VERIFICATION, InputError
-from whis_box.paths import read_text, repository_root
+from whis_box.paths import default_home, read_text, repository_root
 
 if TYPE_CHECKING:
     from whis_box.box.minisign import PublicKey, SecretKey
@@ -177,7 +177,7 @@ def _verify(options: argparse.Namespace) -> int:
     from whis_box.box.manifest import verify
 
     keys = [_public_key(text) for text in options.key]
-    home = cli_install.home_at(cli_install.default_home())
+    home = cli_install.home_at(default_home())
     if not keys and (home.control / "root.json").is_file():
         keys = trusted_root(home).signers()
     manifest, digest = verify(options.box, keys or None)

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whis_box import batch, show
 from whis_box.errors import EXIT_OK, InputError
 from whis_box.paths import repository_root
+
+if TYPE_CHECKING:
+    from whis_box.ingest.corpus import Corpus
+    from whis_box.ingest.sanitize.policy import PolicyConfig
 
 ROOT = repository_root()
 CORPUS = ROOT / "build" / "corpus" / "corpus.sqlite"
@@ -29,11 +34,13 @@ def ingest(options: argparse.Namespace) -> int:
     policy = read_policy(options.configs)
     source = find_source(options.sources, options.source, policy)
     key, where = load_key(options.key_file)
+    began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with Corpus(options.corpus) as corpus:
         pseudonyms = corpus.pseudonyms(key, fingerprint(key))
         intake = Intake(options.source, source, policy, corpus, pseudonyms, show.note)
         summary = intake.run(options.paths, options.workers)
         logs = corpus.export(options.corpus.parent)
+        review = _review_of(corpus, options.source, began_at, policy) if options.review else {}
     result: dict[str, Any] = {
         "corpus": str(options.corpus),
         "source": options.source,
@@ -42,9 +49,20 @@ def ingest(options: argparse.Namespace) -> int:
         "pseudonym_key": where,
         **summary.as_dict(),
         "logs": [str(path) for path in logs],
+        **review,
     }
     print(json.dumps(result, ensure_ascii=False) if options.json else show.mapping(result))
     return EXIT_OK
+
+
+def _review_of(corpus: Corpus, source: str, since: str, policy: PolicyConfig) -> dict[str, Any]:
+    """`--review`: what a person should look at."""
+    from whis_box.guards.detector import Detector
+    from whis_box.ingest.review import import_review
+
+    show.note("looking for passages to review")
+    detector = Detector(ROOT / "data" / "guards", policy.guards.detector_threshold)
+    return {"review": import_review(corpus, source, since, detector).model_dump()}
 
 
 def redact(options: argparse.Namespace) -> int:

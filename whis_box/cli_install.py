@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whis_box import show
 from whis_box.errors import EXIT_OK
-from whis_box.paths import installed_home
+from whis_box.paths import default_home
 
 if TYPE_CHECKING:
     from whis_box.box.packs import OpenPack
@@ -53,13 +52,6 @@ def add_packs(packs: Any, command: Command) -> None:
     revert.add_argument("--to", type=int, default=None, metavar="SEQUENCE")
     for one in (verify, diff, apply, revert):
         one.add_argument("--home", type=Path, default=default_home(), metavar="DIR")
-
-
-def default_home() -> Path:
-    """Where boxes are installed: `WHIS_HOME`, this program's own home, or the XDG data folder."""
-    named = os.environ.get("WHIS_HOME")
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(named) if named else installed_home() or Path(base) / "whis-box"
 
 
 def _trust(options: argparse.Namespace) -> int:

@@ -39,6 +39,13 @@ def installed_home() -> Path | None:
     return releases.parent if releases.name == "releases" and (releases.parent / "control").is_dir() else None
 
 
+def default_home() -> Path:
+    """Where boxes are installed: `WHIS_HOME`, this program's own home, or the XDG data folder."""
+    named = os.environ.get("WHIS_HOME")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(named) if named else installed_home() or Path(base) / "whis-box"
+
+
 def repository_root() -> Path:
     """Folder that holds the `whis_box` package."""
     return Path(__file__).resolve().parent.parent

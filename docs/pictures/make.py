@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import tempfile
@@ -17,6 +18,7 @@ from whis_box.paths import default_box, repository_root
 HERE = Path(__file__).parent
 QUESTION = "How do I tell password spraying from a brute force attack on one account?"
 WAIT_S = 180.0
+SHOWN_OF_GOLDEN = 4  # every fourth: attacks and benign ones
 
 
 async def until(app: WhisTui, pilot: Pilot[None], words: str) -> None:
@@ -65,12 +67,11 @@ async def picture(name: str, theme: str, size: tuple[int, int], url: str, folder
 
 
 def queue(folder: Path) -> Path:
-    """Alerts of our own: the first of data/golden/alerts.ndjson and the README's example."""
+    """Events of data/golden/alerts.ndjson, without the labels that stand beside them there."""
+    golden = (repository_root() / "data" / "golden" / "alerts.ndjson").read_text(encoding="utf-8")
+    held = [json.loads(line) for line in golden.splitlines()][::SHOWN_OF_GOLDEN]
     path = folder / "alerts.ndjson"
-    golden = (
-        (repository_root() / "data" / "golden" / "alerts.ndjson").read_text(encoding="utf-8").splitlines()
-    )
-    path.write_text("\n".join(golden[:14]) + "\n", encoding="utf-8")
+    path.write_text("".join(json.dumps({"id": one["id"], "event": one["event"]}) + "\n" for one in held))
     return path
 
 

@@ -28,7 +28,8 @@ from pathlib import Path
 import psutil
 
 from tests.server_box import ALERT
-from tui.client import Client, Target
+from tui.client import Client
+from tui.connection import Target
 from tui.errors import RequestFailedError, ServerGoneError
 from tui.screens.triage.queue import Queue
 from tui.screens.triage.reading import Row

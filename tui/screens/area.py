@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Footer, Static
 from textual.worker import Worker
 
@@ -63,7 +62,7 @@ class Area(Screen[None]):
         """The server, once it is ready; says why not otherwise."""
         client = self.whis.ready_client
         if client is None:
-            self.say(f"not yet: {self.whis.link_words}", "warning")
+            self.say(f"not yet: {self.whis.link.words}", "warning")
         return client
 
     def on_mount(self) -> None:
@@ -89,7 +88,7 @@ class Area(Screen[None]):
     def show_link(self) -> None:
         """The server's state in the first line."""
         for bar in self.query(TopBar):
-            bar.show_link(self.whis.link_words, self.whis.link in ("ready", "connecting", "loading"))
+            bar.show_link(self.whis.link.words, self.whis.link.state in ("ready", "connecting", "loading"))
         self.link_changed()
 
     def link_changed(self) -> None:
@@ -140,7 +139,3 @@ class Area(Screen[None]):
     def text_to_copy(self) -> str:
         """For `copy`."""
         return ""
-
-    def focus_first(self) -> Widget | None:
-        """What takes the keys when the area is entered."""
-        return None

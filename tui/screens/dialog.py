@@ -9,11 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Input, Static
 
 from tui.keymap import key
 from tui.safe_text import safe
+from tui.widgets.hanging import Hanging
 from tui.widgets.rows import Column, Rows
 
 Item = TypeVar("Item")
@@ -63,10 +65,21 @@ class AskLine(ModalScreen[str | None]):
         line.cursor_blink = False
         line.focus()
 
+    def on_key(self, event: Key) -> None:
+        """Keys that were faster than the line are not lost."""
+        line = self.query_one(Input)
+        if event.is_printable and event.character:
+            line.insert_text_at_cursor(event.character)
+        elif event.key == "enter":
+            self._take(line.value)
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if event.value.strip() or self._optional:
-            self.dismiss(event.value.strip())
+        self._take(event.value)
+
+    def _take(self, text: str) -> None:
+        if text.strip() or self._optional:
+            self.dismiss(text.strip())
 
     def action_close(self) -> None:
         self.dismiss(None)
@@ -123,8 +136,7 @@ class Pages(ModalScreen[None]):
         with Vertical(classes="dialog -large"):
             yield Static(safe(self._title), classes="dialog-title", markup=False)
             with VerticalScroll(can_focus=False):
-                shown = safe(self._content) if isinstance(self._content, str) else self._content
-                yield Static(shown, markup=False)
+                yield Hanging(safe(self._content) if isinstance(self._content, str) else self._content)
             yield Footer(show_command_palette=False, compact=True)
 
     def action_scroll(self, by: int) -> None:

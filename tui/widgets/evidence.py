@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from tui import words
 from tui.errors import RequestFailedError
 from tui.keymap import key
 from tui.safe_text import safe, safe_line
+from tui.widgets.hanging import HANG, Hanging
 from whis_box.schemas import Chunk, Citation, Hit, Record
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class EvidencePane(VerticalScroll, can_focus=True):
         self._why: dict[str, dict[str, Hit]] = {}
 
     def compose(self) -> ComposeResult:
-        yield Static(self._hint, id="passage", markup=False)
+        yield Hanging(self._hint, id="passage")
 
     def clear(self) -> None:
         """Nothing is cited."""
         self.citation = None
-        self.query_one("#passage", Static).update(self._hint)
+        self.query_one(Hanging).show(self._hint)
 
     async def show(self, citation: Citation, of: int, query: str, client: Client | None) -> None:
         """The quote at once, then its passage, source and reasons."""
@@ -99,8 +99,8 @@ class EvidencePane(VerticalScroll, can_focus=True):
         if why:
             facts.append(("why found", why))
         for name, value in facts:
-            parts += [(f"\n{name:<10}", "$muted"), safe_line(value, 400)]
-        self.query_one("#passage", Static).update(Content.assemble(*parts))
+            parts += [(f"\n{name:<10}", "$muted"), f"{HANG}{safe_line(value, 400)}"]
+        self.query_one(Hanging).show(Content.assemble(*parts))
 
 
 def quoted(chunk: Chunk, citation: Citation) -> list[Part]:

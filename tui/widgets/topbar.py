@@ -26,11 +26,10 @@ class TopBar(Horizontal):
         parts: list[tuple[str, str | Style]] = []
         for name, title, keys in AREAS:
             here = name == self._area
-            shown = f"[{title}]" if here else f" {title} "
+            shown = f"[{keys} {title}]" if here else f" {keys} {title} "
             look = Style(bold=here, underline=here)
             parts.append((shown, look + Style.from_meta({"@click": f"app.area('{name}')"})))
-            parts.append((f"{keys} ", "dim" if not here else ""))
-        return Content.assemble("Whis ", *parts)
+        return Content.assemble("Whis ", *parts, " ")
 
     def show_link(self, words: str, is_well: bool) -> None:
         """The server's state."""

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from whis_box.box import trust
 from whis_box.box.manifest import (
+    MANIFEST_NAME,
     Manifest,
     read_manifest,
     verify,
 )
-from whis_box.box.minisign import PublicKey
+from whis_box.box.minisign import SIGNATURE_SUFFIX, PublicKey
 from whis_box.box.slots import (
     Home,
     begin_switch,
@@ -101,6 +102,19 @@ def trusted_root(home: Home) -> trust.Root:
         ) from None
     except OSError as cause:
         raise storage_error("read", place, cause) from cause
+
+
+def signature_state(folder: Path, home: Home) -> str:
+    """In words: whether a key that is trusted here signed the manifest; a bad one is said, not raised."""
+    if not (folder / (MANIFEST_NAME + SIGNATURE_SUFFIX)).is_file():
+        return "not signed"
+    if not (home.control / "root.json").is_file():
+        return "signed, not checked: no key is trusted here"
+    try:
+        manifest, _ = read_manifest(folder, trusted_root(home).signers())
+    except WhisError as error:
+        return f"not valid: {error}"
+    return f"valid, release {manifest.sequence}"
 
 
 def authenticate(folder: Path, root: trust.Root, options: Options) -> tuple[Manifest, trust.Root, list[str]]:

@@ -157,6 +157,25 @@ class Corpus:
         for (body,) in self._db.execute("select body from records order by id"):
             yield Record.model_validate_json(body)
 
+    def records_since(self, source: str, at: str) -> Iterator[Record]:
+        """Records of a source that came in at or after `at`, in order of id."""
+        for (body,) in self._db.execute(
+            "select body from records where source = ? and body ->> '$.source.retrieved_at' >= ? order by id",
+            (source, at),
+        ):
+            yield Record.model_validate_json(str(body))
+
+    def left_out(self, source: str) -> Iterator[tuple[str, str, str]]:
+        """What of a source's files is not in the corpus: `(kind, where, why)`."""
+        place = "case when position in ('', uri) then uri else uri || ' ' || position end"
+        yield from self._db.execute(
+            f"select 'rejected', {place}, reason from rejects where source = ?1"
+            f" union all select 'skipped', {place}, reason from skips where source = ?1"
+            " union all select 'duplicate', dropped_id, kind || ' copy of ' || kept_id from duplicates"
+            " where source = ?1",
+            (source,),
+        )
+
     def count(self) -> int:
         """Number of records."""
         row = self._row("select count(*) from records", ())

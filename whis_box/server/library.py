@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from whis_box.errors import EngineError
+from whis_box.errors import EngineError, RequestCancelledError
 from whis_box.knowledge.store import connect, fetch, placeholders, read_meta
 from whis_box.schemas import TLP_ORDER, Chunk, Record, Tlp
 from whis_box.server.body import validated
@@ -31,6 +31,9 @@ from whis_box.server.wire import (
 )
 
 CHANGE_TIMEOUT_S = 3600.0
+CANCEL_POLL_S = 0.5
+PROGRESS_EVERY_S = 1.0  # a feed keeps a limited number of events
+MAX_LINE_BYTES = 1 << 20
 
 
 def visible(clearance: Tlp) -> tuple[Tlp, ...]:
@@ -155,16 +158,11 @@ def check_change(kind: str, fields: dict[str, Any], service: Service) -> list[st
     program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
     if kind == "purge":
         purge = validated(PurgeInput, fields, "input")
+        out = ["--out", str(config.index)] if config.index else []
         return [
-            *program,
-            "index",
-            "purge",
-            "--json",
-            "--corpus",
-            str(config.corpus),
-            "--record",
-            purge.record_id,
-        ]
+            *program, "index", "purge", "--json", "--corpus", str(config.corpus), *out,
+            "--record", purge.record_id,
+        ]  # fmt: skip
     ingest = validated(IngestInput, fields, "input")
     folders = [folder.resolve() for folder in config.allowed_folders]
     paths = [Path(path).resolve() for path in ingest.paths]
@@ -172,31 +170,55 @@ def check_change(kind: str, fields: dict[str, Any], service: Service) -> list[st
         if not any(path.is_relative_to(folder) for folder in folders):
             raise HttpError(403, "folder_not_allowed", f"{path}: not under library.allowed_folders")
     return [
-        *program, "ingest", "--json", "--corpus", str(config.corpus), "--source", ingest.source, "--",
-        *map(str, paths),
+        *program, "ingest", "--json", "--review", "--corpus", str(config.corpus),
+        "--source", ingest.source, "--", *map(str, paths),
     ]  # fmt: skip
 
 
 async def change(kind: str, fields: dict[str, Any], service: Service, call: Call) -> dict[str, Any]:
-    """Ingest or purge, and what the program said.
+    """Ingest or purge, and what the program said; its progress goes to `call.on_text`, line by line.
 
-    Raises: HttpError as `check_change`; EngineError with the program's last words.
+    Raises: HttpError as `check_change`; EngineError with the program's last words; RequestCancelledError.
     """
     command = check_change(kind, fields, service)
     await service.record(f"library.{kind}", call, json.dumps(fields), {})
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=MAX_LINE_BYTES
     )
+    talk = asyncio.ensure_future(_listen(process, call))
     try:
         async with asyncio.timeout(CHANGE_TIMEOUT_S):
-            out, said = await process.communicate()
+            while not (await asyncio.wait({talk}, timeout=CANCEL_POLL_S))[0]:
+                if call.cancelled.is_set():
+                    raise RequestCancelledError(f"{kind} was cancelled; what was committed stays")
+        out, last = talk.result()
     except TimeoutError:
         raise EngineError(f"{kind} did not end within {CHANGE_TIMEOUT_S:g} s") from None
     finally:
         if process.returncode is None:
             process.kill()
+        await asyncio.wait({talk})  # its pipes end with it
     if process.returncode:
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise EngineError(f"{kind} ended with {process.returncode}: {' '.join(last)[:500]}")
+        raise EngineError(f"{kind} ended with {process.returncode}: {last[:500]}")
     result: dict[str, Any] = json.loads(out)
     return result
+
+
+async def _listen(process: asyncio.subprocess.Process, call: Call) -> tuple[bytes, str]:
+    """What the program printed, and the last line it said."""
+    assert process.stdout is not None and process.stderr is not None
+    out, last, _ = await asyncio.gather(
+        process.stdout.read(), _progress(process.stderr, call), process.wait()
+    )
+    return out, last
+
+
+async def _progress(lines: asyncio.StreamReader, call: Call) -> str:
+    last, told_at = "", -PROGRESS_EVERY_S
+    async for raw in lines:
+        last = raw.decode("utf-8", "replace").strip()
+        now = asyncio.get_running_loop().time()
+        if call.on_text is not None and now - told_at >= PROGRESS_EVERY_S:
+            told_at = now
+            call.on_text(f"{last}\n")
+    return last

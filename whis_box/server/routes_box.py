@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from whis_box.audit import AuditCheck, tail, verify_log
+from whis_box.box.install import signature_state
 from whis_box.box.manifest import verify
+from whis_box.box.slots import Home
+from whis_box.durable import Disk
 from whis_box.errors import VerificationError
 from whis_box.knowledge.store import describe
+from whis_box.paths import default_home
 from whis_box.server.deps import AdminCall, AskCall, TheCaller, TheService, responses
 from whis_box.server.wire import AuditTail, BoxCheck, BoxState, EngineState, Me
 
@@ -29,6 +34,8 @@ async def me(caller: TheCaller) -> Me:
 async def box_state(call: AskCall, service: TheService) -> BoxState:
     """The manifest, as it was verified when the box was opened."""
     box = service.box
+    home = Home(default_home().absolute(), Disk())
+    signature = await asyncio.to_thread(signature_state, box.folder, home)
     return BoxState(
         folder=str(box.folder),
         name=box.manifest.name,
@@ -38,6 +45,7 @@ async def box_state(call: AskCall, service: TheService) -> BoxState:
         files=len(box.manifest.files),
         size_bytes=sum(one.size_bytes for one in box.manifest.files),
         verified_at=service.opened_at,
+        signature=signature,
         lineage=box.lineage_of(service.stable),
     )
 
@@ -63,11 +71,20 @@ async def engine(call: AskCall, service: TheService) -> EngineState:
         running=box.engine.pid is not None,
         pid=box.engine.pid,
         restarts=box.engine.restarts,
+        memory_bytes=_resident_bytes(box.engine.pid),
         info=asdict(box.info),
         seats=seats.n_seats,
         busy=seats.busy,
         waiting=seats.waiting,
     )
+
+
+def _resident_bytes(pid: int | None) -> int | None:
+    """Source: proc_pid_statm(5): the second number is the resident set in pages."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
 
 
 @router.get("/box/index", response_model=dict[str, Any], responses=responses())

@@ -114,6 +114,8 @@ class LibraryConfig(Section):
 
     corpus: Path | None = None
     """The corpus file; none switches ingest and purge off."""
+    index: Path | None = None
+    """The index that a purge builds again; the build half's own if not given."""
     allowed_folders: list[Path] = Field(default_factory=list)
     """Folders whose files may be ingested."""
 

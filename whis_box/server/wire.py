@@ -268,6 +268,8 @@ class EngineState(Frozen):
     running: bool
     pid: int | None
     restarts: int
+    memory_bytes: int | None
+    """Resident memory of the process; None where the system does not tell."""
     info: dict[str, Any]
     seats: int
     busy: int
@@ -285,6 +287,8 @@ class BoxState(Frozen):
     files: int
     size_bytes: int
     verified_at: str
+    signature: str
+    """In words, now: valid, not valid, not checked, not signed."""
     lineage: Lineage
 
 

@@ -36,8 +36,6 @@ MAX_TURNS = 40
 class QuestionLine(Input):
     """The question; while the line is empty, `?` asks for help and Ctrl+arrows move the panes."""
 
-    BINDINGS: ClassVar[list[BindingType]] = []
-
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Going by words is the area's key until there are words."""
         if action in ("cursor_left_word", "cursor_right_word") and not self.value:
@@ -114,6 +112,7 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
             await self._stream(turn, sent)
         except (RequestFailedError, ServerGoneError, ContractError) as error:
             turn.end(f"not answered: {error}")
+            self._follow(turn)
             self._give_back(question)
             raise
         except asyncio.CancelledError:
@@ -138,9 +137,9 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
                     self._follow(turn)
 
     def _answered(self, turn: Turn, answer: Answer) -> None:
-        self._follow(turn)
+        self.call_after_refresh(self._read_from_start, turn)
         self._shown = turn
-        self.say(f"{words.status(answer)}  + or - rates it" if answer.citations else words.status(answer))
+        self.say(words.outcome(answer))
         state = self.whis.state
         if state is not None:
             state.remember(turn.question, answer.answer, answer.model_dump_json())
@@ -165,6 +164,10 @@ for single keys, i comes back. Ctrl+F ties the next question to the answer's fir
 
     def _follow(self, turn: Turn) -> None:
         self.query_one("#turns", VerticalScroll).scroll_end(animate=False)
+
+    def _read_from_start(self, turn: Turn) -> None:
+        turns = self.query_one("#turns", VerticalScroll)
+        turns.scroll_to_widget(turn, animate=False, top=True, force=True)
 
     def _give_back(self, question: str) -> None:
         """A question that got no answer is not lost."""

@@ -25,16 +25,6 @@ class Turn(Static):
         self.rating = ""
         self.draw()
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come."""
-        return self.note == ""
-
-    def add(self, delta: str) -> None:
-        """A piece of the draft."""
-        self.draft += delta
-        self.draw()
-
     def finish(self, answer: Answer) -> None:
         """The checked answer replaces the draft."""
         self.answer, self.note = answer, ""

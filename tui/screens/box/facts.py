@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from textual.content import Content
 
 from tui.safe_text import safe, safe_line
+from tui.widgets.hanging import HANG
 from tui.widgets.rows import Column
 from tui.widgets.sparkline import sparkline
-from tui.words import milliseconds, size
+from tui.words import duration, milliseconds, size
 from whis_box.rollout.state import AdapterState, ArmFigures, Rate
-from whis_box.server.wire import BoxCheck
+from whis_box.server.wire import BoxCheck, MetricsSummary
 
 if TYPE_CHECKING:
     from tui.client import Client
@@ -21,7 +23,7 @@ Part = str | tuple[str, str]
 NOT_MEASURED = "not measured"
 ADAPTER_COLUMNS: list[Column[AdapterState]] = [
     Column("adapter", 0, lambda one: safe_line(one.reference, 80)),
-    Column("gate", 12, lambda one: gate_word(one.gate_passed)),
+    Column("gate", 15, lambda one: gate_word(one.gate_passed)),
     Column("roles", 16, lambda one: ", ".join(one.roles)),
 ]
 history: dict[str, deque[float]] = {name: deque(maxlen=60) for name in ("answers/s", "tokens/s", "waiting")}
@@ -32,8 +34,17 @@ def table(*rows: tuple[str, Any]) -> list[Part]:
     """Name and value, one a line."""
     parts: list[Part] = []
     for name, value in rows:
-        parts += [(f"{name:<16} ", "$muted"), f"{safe_line(str(value), 300)}\n"]
+        parts += [(f"{name:<16} ", "$muted"), f"{HANG}{safe_line(shown(value), 300)}\n"]
     return parts
+
+
+def shown(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
 
 
 def heading(text: str) -> Part:
@@ -54,6 +65,7 @@ async def manifest(client: Client) -> Content:
         ("folder", box.folder),
         ("files", f"{box.files}, {size(box.size_bytes)}"),
         ("manifest", box.manifest_sha256),
+        ("signature", box.signature),
         ("verified", f"{box.verified_at}, when it was opened; v does it now"),
         ("source commit", box.source_commit),
     )
@@ -72,12 +84,14 @@ def check(result: BoxCheck) -> Content:
 
 async def engine(client: Client) -> Content:
     """The model process."""
-    state = await client.engine()
+    state, figures = await asyncio.gather(client.engine(), client.metrics())
     info = state.info
     lanes = info.get("lanes", [])
     parts = table(
         ("state", f"{'● runs' if state.running else '○ does not run; it starts with the next question'}"),
         ("process", state.pid or "none"),
+        ("memory", size(state.memory_bytes) if state.memory_bytes is not None else NOT_MEASURED),
+        ("speed", speed(figures)),
         ("restarts", state.restarts),
         ("seats", f"{state.busy} of {state.seats} work, {state.waiting} requests wait"),
         ("lanes", ", ".join(map(str, lanes)) if isinstance(lanes, list) else lanes),
@@ -109,7 +123,7 @@ async def rollout(client: Client) -> Content:
         ("changed", f"{state.changed_at} {state.reason}".strip() or "never"),
         ("revision", state.revision),
     )
-    parts.append(heading(f"Figures of the last {report.window_s / 3600:g} hours"))
+    parts.append(heading(f"Figures of the last {duration(report.window_s)}"))
     for arm in report.arms:
         parts += _arm(arm)
     if report.comparison is not None:
@@ -154,8 +168,8 @@ async def adapters(client: Client) -> Content:
         parts.append(heading(name))
         for one in group:
             roles = ", ".join(one.roles) or "no role"
-            parts += [f"{safe_line(one.reference):<26} ", f"{gate_word(one.gate_passed):<16} {roles}  "]
-            parts.append((f"{one.origin} {one.sha256[:12]}\n", "$muted"))
+            parts.append(f"{safe_line(one.reference):<20} {HANG}{gate_word(one.gate_passed):<15} {roles} ")
+            parts.append((f"({one.origin}, {one.sha256[:12]})\n", "$muted"))
     return Content.assemble(*parts)
 
 
@@ -191,7 +205,7 @@ async def metrics(client: Client) -> Content:
         history["waiting"].append(float(now.waiting))
     _last.update(uptime=now.uptime_s, answered=answered)
     parts = table(
-        ("up", f"{now.uptime_s / 3600:.1f} h"),
+        ("up", duration(now.uptime_s)),
         ("requests", counts(now.requests)),
         ("refusals", counts(now.refusals)),
         ("findings", counts(now.findings)),
@@ -203,7 +217,7 @@ async def metrics(client: Client) -> Content:
             "tokens",
             f"{now.prompt_tokens} prompt, {now.cached_tokens} cached, {now.completion_tokens} written",
         ),
-        ("speed", f"{now.tokens_per_s:.1f} tokens/s" if now.tokens_per_s is not None else NOT_MEASURED),
+        ("speed", speed(now)),
     )
     parts.append(heading("While this is shown, every 5 s"))
     for name, values in history.items():
@@ -212,7 +226,7 @@ async def metrics(client: Client) -> Content:
             if values
             else "wait for the next reading"
         )
-        parts += [(f"{name:<16}", "$muted"), f"{sparkline(list(values))}  {ends}\n"]
+        parts += [(f"{name:<16} ", "$muted"), f"{HANG}{sparkline(list(values))}  {ends}\n"]
     return Content.assemble(*parts)
 
 
@@ -221,7 +235,7 @@ async def audit(client: Client) -> Content:
     tail = await client.audit()
     lines = [
         f"{one.seq:>7}  {one.at[:19]}  {safe_line(one.actor, 12):<12} {safe_line(one.action, 18):<18} "
-        f"{safe_line(one.subject, 60)}"
+        f"{HANG}{safe_line(one.subject, 60)}"
         for one in reversed(tail.entries)
     ]
     return Content("\n".join(lines) or "no entry")
@@ -235,6 +249,11 @@ async def jobs(client: Client) -> Content:
         name = safe_line(one.request_id or one.id, 60)
         parts.append(f"{one.created_at[:19]}  {one.kind:<7} {one.status:<9} {name}\n")
     return Content.assemble(*parts)
+
+
+def speed(figures: MetricsSummary) -> str:
+    """Tokens written a second."""
+    return f"{figures.tokens_per_s:.1f} tokens/s" if figures.tokens_per_s is not None else NOT_MEASURED
 
 
 def counts(values: dict[str, int]) -> str:

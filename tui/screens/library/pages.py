@@ -1,14 +1,14 @@
-"""The library's right side: a document with its passages, a search with its reasons, an import's review."""
+"""The library's right side: a document with its passages, a search with its reasons."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from textual.content import Content
 
 from tui.safe_text import safe, safe_line
+from tui.widgets.hanging import HANG
 from whis_box.server.wire import RecordChunks
 
 Part = str | tuple[str, str]
@@ -31,7 +31,7 @@ def record_page(held: RecordChunks) -> Content:
         ("sha256", record.sha256_text),
     )
     for name, value in facts:
-        parts += [(f"{name:<10}", "$muted"), f"{safe_line(value, 300)}\n"]
+        parts += [(f"{name:<10}", "$muted"), f"{HANG}{safe_line(value, 300)}\n"]
     for chunk in held.chunks:
         heading = " > ".join(safe_line(one) for one in chunk.heading_path) or "(no heading)"
         parts += [(f"\n{heading}", "bold $accent"), (f"  {chunk.n_tokens} tokens\n", "$muted")]
@@ -60,21 +60,8 @@ def explained(value: Mapping[str, Any]) -> Content:
         adds = " + ".join(f"{name} {added:.2f}" for name, added in hit["adds"].items())
         parts += [
             (f"\n{hit['rank']}. {heading}\n", "bold $accent"),
-            f"   score {hit['score']:.3f}; {places}\n",
+            f"   {HANG}score {hit['score']:.3f}; {places}\n",
         ]
-        parts += [(f"   {adds}\n", "$muted"), f"   {safe_line(hit['text'], MAX_PASSAGE_CHARS)}\n"]
+        parts.append((f"   {HANG}{adds}\n", "$muted"))
+        parts.append(f"   {HANG}{safe_line(hit['text'], MAX_PASSAGE_CHARS)}\n")
     return Content.assemble(*parts)
-
-
-def ingested(result: Mapping[str, Any]) -> str:
-    """What a change did: counts, then every list of its report (rejects, redactions, suspicious ones)."""
-    lines = [f"{name}: {value}" for name, value in result.items() if not isinstance(value, dict | list)]
-    for name, value in result.items():
-        if isinstance(value, dict):
-            lines += ["", name, *(f"  {key}: {one}" for key, one in value.items())]
-        elif isinstance(value, list):
-            lines += ["", f"{name} ({len(value)})"]
-            lines += [
-                f"  {one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)}" for one in value
-            ]
-    return "\n".join(lines)

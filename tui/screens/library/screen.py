@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.widgets import Input, Static
 
 from tui.errors import RequestFailedError
 from tui.keymap import key
 from tui.safe_text import safe, safe_line
 from tui.screens.area import Area
-from tui.screens.dialog import AskLine, Choose, Confirm, Pages
-from tui.screens.library.pages import explained, ingested, record_page
+from tui.screens.dialog import AskLine, Choose, Confirm
+from tui.screens.library.change import ended, run_change
+from tui.screens.library.pages import explained, record_page
+from tui.screens.library.review import ReviewPage
+from tui.widgets.hanging import Hanging
 from tui.widgets.rows import Column, Rows
 from tui.widgets.split import Split
-from whis_box.server.wire import FINAL, Job, Library, RecordSummary, SourceCount
+from tui.words import counted
+from whis_box.server.wire import Job, Library, RecordSummary, SourceCount
 
 COLUMNS: list[Column[RecordSummary]] = [
     Column("document", 0, lambda one: safe_line(one.title, 200)),
-    Column("id", 24, lambda one: safe_line(one.id, 60), from_width=90),
-    Column("source", 18, lambda one: safe_line(one.source, 40), from_width=70),
+    Column("id", 24, lambda one: safe_line(one.id, 60), from_width=110),
+    Column("source", 18, lambda one: safe_line(one.source, 40), from_width=90),
     Column("licence", 12, lambda one: safe_line(one.license, 40)),
     Column("TLP", 6, lambda one: one.tlp.upper()),
     Column("redacted", 8, lambda one: str(sum(one.redactions.values()) or "")),
@@ -47,13 +50,16 @@ class LibraryScreen(Area):
     HELP = """What the box holds. Enter opens a document with its passages, / finds documents by title or id,
 u picks a source and shows licences and age, s searches passages and says why each was found:
 which lists found it and what each feature added to its score. n ingests files and D purges a
-document, on hosts whose server.yaml names a corpus; an air-gapped host changes by signed packs (F5)."""
+document, on hosts whose server.yaml names a corpus; x stops that, v lists what it left out, took out
+or finds suspicious. An air-gapped host changes by signed packs (F5)."""
     BINDINGS: ClassVar[list[BindingType]] = [
         key("library.search", "search"),
         key("library.sources", "sources"),
         key("library.filter", "filter"),
         key("library.ingest", "ingest"),
         key("library.purge", "purge"),
+        key("library.review", "review"),
+        key("library.stop", "stop_change"),
         key("library.back", "back"),
     ]
 
@@ -63,6 +69,9 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         self._source = ""
         self._part = ""
         self._shown = ""
+        self._job: Job | None = None
+        self._result: dict[str, Any] | None = None
+        self._outcome = ""
 
     def compose_body(self) -> ComposeResult:
         line = Input(placeholder="a part of a title or id", compact=True, classes="filter")
@@ -70,7 +79,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         yield line
         yield Static("", id="overview", classes="line", markup=False)
         rows: Rows[RecordSummary] = Rows(COLUMNS, lambda one: one.id, empty="no documents", id="records")
-        page = VerticalScroll(Static("Enter opens a document.", id="record", markup=False), classes="page")
+        page = VerticalScroll(Hanging("Enter opens a document.", id="record"), classes="page")
         page.can_focus = True
         yield Split(rows, page, "library", 55, beside_from=110)
 
@@ -96,7 +105,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         licences = ", ".join(sorted({one.license for one in library.sources}))
         self.query_one("#overview", Static).update(
             f"{safe_line(library.index)} · {sum(one.records for one in library.sources)} documents · "
-            f"{len(library.sources)} sources · {safe_line(licences, 60)} · "
+            f"{counted(len(library.sources), 'source')} · {safe_line(licences, 60)} · "
             f"{'may be changed here' if library.writable else 'read-only here'}"
         )
         await self._load_records()
@@ -115,7 +124,8 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
             if not after:
                 break
         narrowed = f" from {safe_line(self._source, 60)}" if self._source else ""
-        self.say(f"{len(found)} of {total} documents{narrowed}")
+        outcome, self._outcome = self._outcome, ""
+        self.say(outcome or f"{len(found)} of {total} documents{narrowed}")
 
     # ---------------------------------------------------------------- reading
 
@@ -129,7 +139,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
             return
         held = await client.record_chunks(record_id)
         self._shown = held.record.text
-        self.query_one("#record", Static).update(record_page(held))
+        self.query_one(Hanging).show(record_page(held))
         page = self.query_one(".page", VerticalScroll)
         page.scroll_home(animate=False)
         page.focus()
@@ -193,7 +203,7 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         if client is None:
             return
         content = explained(await client.explain(text))
-        self.query_one("#record", Static).update(content)
+        self.query_one(Hanging).show(content)
         self._shown = content.plain
         page = self.query_one(".page", VerticalScroll)
         page.scroll_home(animate=False)
@@ -248,22 +258,43 @@ document, on hosts whose server.yaml names a corpus; an air-gapped host changes 
         if client is None:
             return
         try:
-            job = await client.submit(kind, given)
+            self._job = await client.submit(kind, given)
+            job = await run_change(client, self._job, self.say)
         except RequestFailedError as error:
             self.say(str(error), "error")
             return
-        while job.status not in FINAL:
-            self.say(f"{kind}: {job.status}")
-            job = await client.job(job.id, 20)
+        finally:
+            self._job = None
         self._changed(kind, job)
         await self._load()
 
     def _changed(self, kind: str, job: Job) -> None:
         if job.result is None:
-            self.say(f"{kind} failed: {job.error.message if job.error else job.status}", "error")
+            said = job.error.message if job.error else job.status
+            self.say(f"{kind}: {said}", "" if job.status == "cancelled" else "error")
             return
-        self.say(f"{kind}: done")
-        self.app.push_screen(Pages(kind.title(), Content(safe(ingested(job.result)))))
+        self._result = job.result
+        self._outcome = f"{ended(kind, job.result)}; v shows the review"
+        self.say(self._outcome)
+        if self.is_current:
+            self.action_review()
+
+    def action_review(self) -> None:
+        """What the last change did, and what of it a person should look at."""
+        if self._result is None:
+            self.say("nothing was changed from here yet: n ingests, D purges", "warning")
+        else:
+            self.app.push_screen(ReviewPage("Review", self._result))
+
+    def action_stop_change(self) -> None:
+        """Cancel the ingest or purge that runs."""
+        if self._job is not None:
+            self.work("stop", self._stop_change, self._job.id)
+
+    async def _stop_change(self, job_id: str) -> None:
+        client = self.client
+        if client is not None:
+            await client.cancel_job(job_id)
 
     def text_to_copy(self) -> str:
         """The document or the search that is shown."""

@@ -10,12 +10,12 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.style import Style
-from textual.widgets import Static
 
 from tui import words
 from tui.keymap import key
 from tui.safe_text import safe, safe_line
 from tui.screens.triage.reading import Row
+from tui.widgets.hanging import HANG, Hanging
 from whis_box.schemas import Triage
 
 Part = str | tuple[str, str | Style]
@@ -48,7 +48,7 @@ class Detail(VerticalScroll, can_focus=True):
         self._step = 0
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="case", markup=False)
+        yield Hanging(id="case")
 
     def show(self, row: Row | None, triage: Triage | None) -> None:
         """Another alert, or the same with news."""
@@ -56,13 +56,14 @@ class Detail(VerticalScroll, can_focus=True):
             self._step = 0
             self.scroll_home(animate=False)
         self.row, self.triage = row, triage
-        self.query_one("#case", Static).update(Content.assemble(*self._parts()))
+        self.query_one(Hanging).show(Content.assemble(*self._parts()))
 
     def _parts(self) -> list[Part]:
         row, triage = self.row, self.triage
         if row is None:
             return [("No alert. o opens a folder, a file or an NDJSON stream.", "$muted")]
-        parts: list[Part] = [(f"{row.title}\n", "bold")]
+        title = "This alert cannot be read" if row.state == "bad" else row.title
+        parts: list[Part] = [(f"{title}\n", "bold")]
         facts = [one for one in (row.alert_id, row.source, row.at) if one]
         parts.append((f"{' · '.join(facts)}\n", "$muted"))
         if row.problem:
@@ -81,26 +82,33 @@ class Detail(VerticalScroll, can_focus=True):
         mark = words.SEVERITY_MARKS[triage.severity]
         parts: list[Part] = [
             ("\nverdict    ", "$muted"),
+            HANG,
             (f"{words.verdict(triage)}\n", f"bold {colour}"),
             ("severity   ", "$muted"),
             f"{mark} {triage.severity}\n",
             ("confidence ", "$muted"),
+            HANG,
             f"{words.triage_confidence(triage)}\n",
             ("summary    ", "$muted"),
+            HANG,
             f"{safe(triage.summary)}\n",
         ]
         if row.decision:
             reason = f": {safe_line(row.reason)}" if row.reason else ""
-            parts += [("you said   ", "$muted"), (f"{row.decision}{reason}\n", "bold")]
+            parts += [("you said   ", "$muted"), (f"{HANG}{row.decision}{reason}\n", "bold")]
         if triage.techniques:
             parts.append(("\nTechniques\n", "bold"))
             for one in triage.techniques:
-                parts += [f"  {one.score:.2f}  {one.id} {safe_line(one.name)}", *marks(one.citations), "\n"]
+                parts += [
+                    f"  {one.score:.2f}  {HANG}{one.id} {safe_line(one.name)}",
+                    *marks(one.citations),
+                    "\n",
+                ]
         parts += self._checklist(row, triage)
         if triage.false_positive_checks:
             parts.append(("\nCheck before you call it malicious\n", "bold"))
             for check in triage.false_positive_checks:
-                parts += [f"  - {safe_line(check.text)}", *marks(check.citations), "\n"]
+                parts += [f"  - {HANG}{safe_line(check.text)}", *marks(check.citations), "\n"]
         parts += observables(triage)
         parts += sources(triage)
         for finding in triage.findings:
@@ -118,7 +126,7 @@ class Detail(VerticalScroll, can_focus=True):
         for number, step in enumerate(triage.recommended_steps):
             pointer = ">" if number == self._step else " "
             box = "[x]" if number in row.ticked else "[ ]"
-            parts += [f"{pointer} {box} {safe_line(step.text)}", *marks(step.citations), "\n"]
+            parts += [f"{pointer} {box} {HANG}{safe_line(step.text)}", *marks(step.citations), "\n"]
         return parts
 
     def action_next_step(self) -> None:
@@ -148,7 +156,10 @@ def observables(triage: Triage) -> list[Part]:
         return []
     parts: list[Part] = [("\nObservables\n", "bold")]
     for one in triage.observables[:MAX_OBSERVABLES]:
-        parts += [(f"  {one.role:<12.12} {one.type:<14.14} ", "$muted"), f"{safe_line(one.value, 300)}\n"]
+        parts += [
+            (f"  {one.role:<12.12} {one.type:<14.14} ", "$muted"),
+            f"{HANG}{safe_line(one.value, 300)}\n",
+        ]
     left = len(triage.observables) - MAX_OBSERVABLES
     return [*parts, f"  and {left} more; r shows the event\n"] if left > 0 else parts
 
@@ -158,7 +169,11 @@ def sources(triage: Triage) -> list[Part]:
     parts: list[Part] = [("\nSources (press n)\n", "bold")] if triage.citations else []
     for one in triage.citations:
         place = " > ".join(safe_line(part) for part in [one.title, *one.heading_path])
-        parts += [*marks([one.n]), f" {place} ", (f"({one.license}, TLP:{one.tlp.upper()})\n", "$muted")]
+        parts += [
+            *marks([one.n]),
+            f" {HANG}{place} ",
+            (f"({one.license}, TLP:{one.tlp.upper()})\n", "$muted"),
+        ]
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Writing a case to a file; the formats are made by the server, the file by the terminal."""
+"""Export: which format, which folder, then files; the server makes the formats, the terminal the files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,65 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tui.screens.dialog import AskLine, Choose
 from tui.screens.triage.reading import Row
+from tui.widgets.rows import Column
+from tui.words import counted
 from whis_box.paths import written_beside
 from whis_box.schemas import Triage
 
 if TYPE_CHECKING:
     from tui.client import Client
+    from tui.screens.triage.screen import TriageScreen
 
+EXPORTS = {"case": "md", "json": "json", "stix": "json", "navigator": "json", "cacao": "json"}
+EXPORT_WORDS = {
+    "case": "Markdown note for a ticket",
+    "json": "the triage as JSON",
+    "stix": "STIX 2.1 bundle",
+    "navigator": "ATT&CK Navigator layer",
+    "cacao": "CACAO 2.0 playbook proposal",
+}
+COLUMNS: list[Column[str]] = [
+    Column("format", 12, lambda one: one),
+    Column("what", 0, lambda one: EXPORT_WORDS[one]),
+]
 NAME_CHARS = 80
+
+
+class Exporter:
+    """The exports of one area."""
+
+    def __init__(self, area: TriageScreen) -> None:
+        self._area = area
+
+    def choose(self, rows: list[Row]) -> None:
+        """Ask for a format, then for a folder."""
+
+        def ask_folder(form: str | None) -> None:
+            if form is not None:
+                what = f"{counted(len(rows), 'alert')} as {EXPORT_WORDS[form]}"
+                line = AskLine("Export to folder", what, str(Path.cwd()))
+                self._area.app.push_screen(line, lambda folder: begin(form, folder))
+
+        def begin(form: str, folder: str | None) -> None:
+            if folder is not None:
+                self._area.work("export", self._export, rows, form, Path(folder).expanduser())
+
+        self._area.app.push_screen(Choose("Export", list(EXPORTS), COLUMNS), ask_folder)
+
+    async def _export(self, rows: list[Row], form: str, folder: Path) -> None:
+        queue = self._area.queue
+        assert queue is not None
+        path = folder
+        for row in rows:
+            triage = queue.triage_of(row)
+            assert triage is not None
+            client = self._area.client if form != "json" else None
+            if client is None and form != "json":
+                return
+            path = await write_case(client, form, EXPORTS[form], row, triage, folder)
+        self._area.say(f"wrote {path}" if len(rows) == 1 else f"wrote {len(rows)} files to {folder}")
 
 
 async def write_case(

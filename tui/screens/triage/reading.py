@@ -162,4 +162,5 @@ def row_of(place: Place, data: bytes, where: str) -> Row:
 def bad(where: str, place: Place | None, problem: str, key: str = "") -> Row:
     """A row that says why something could not be read."""
     held = key or hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return Row(key=held, place=place, title=safe_line(problem, TITLE_CHARS), state="bad", problem=problem)
+    title = safe_line(problem.replace(where, Path(where).name), TITLE_CHARS)
+    return Row(key=held, place=place, title=title, state="bad", problem=problem)
