@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from tests import training_run
 from train import checkpoint, lora
 from train.config import TrainConfig
+from train.earlier import read_earlier
 from whis_box.config import load_config
-from whis_box.errors import EngineError, InputError, StorageError, VerificationError
+from whis_box.errors import EngineError, InputError, NotReadyError, StorageError, VerificationError
 from whis_box.paths import repository_root
 
 
@@ -301,3 +302,27 @@ def test_the_shipped_config_is_valid_and_names_every_key() -> None:
     for section, values in full.items():
         if isinstance(values, dict):
             assert set(written[section]) == set(values), section
+
+
+def test_a_run_goes_on_from_an_earlier_one_with_what_that_has_not_seen(workshop: Path) -> None:
+    few = {"dataset": {"max_examples": {"grounded_qa": 24}}, "optimizer": {"max_steps": 20}}
+    first, made = run(workshop, "first", **few)
+    changes = {"adapter": {"start": str(made)}, "optimizer": {"max_steps": 4, "learning_rate": 1e-3}}
+    second, again = run(workshop, "second", **changes)
+    lineage = json.loads((again / "lineage.json").read_text())
+    assert lineage["n_samples"] == 64 - 24
+    assert lineage["start"] == json.loads((made / "lineage.json").read_text())["run"]
+    assert curve(again)[0]["loss"] < 0.7 * curve(made)[0]["loss"]
+    before, after = weights(made), weights(again)
+    assert all((before[name] - after[name]).abs().max() < 0.01 for name in before)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_earlier_run_of_another_shape_or_base_is_refused(workshop: Path) -> None:
+    _, made = run(workshop, "shape", optimizer={"max_steps": 2})
+    with pytest.raises(InputError, match=r"adapter\.r is 4 there and 8 here"):
+        run(workshop, "wider", adapter={"start": str(made), "r": 8})
+    with pytest.raises(NotReadyError, match=r"adapter\.start"):
+        run(workshop, "nowhere", adapter={"start": str(workshop / "nowhere")})
+    with pytest.raises(VerificationError, match="trained on base"):
+        read_earlier(made, training_run.config(workshop, "x").adapter, "0" * 64)

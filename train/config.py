@@ -55,6 +55,8 @@ class AdapterSection(Section):
     """Scale by alpha / sqrt(r) instead."""
     target_modules: list[str] = Field(list(TARGETS), min_length=1)
     """Linear layers that get an adapter."""
+    start: Path | None = None
+    """Folder of a finished run to go on from, with the examples that it did not see; null: from nothing."""
 
     @model_validator(mode="after")
     def _targets_convert(self) -> AdapterSection:

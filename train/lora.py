@@ -36,6 +36,7 @@ from train.base import Base, load_base
 from train.canaries import plant
 from train.config import AdapterSection, TrainConfig
 from train.dataset_tasks import Task
+from train.earlier import Earlier, read_earlier
 from train.kernels import use_adapted, use_normed
 from train.loss import answer_loss, predictions
 from train.optimizer import MasterWeights, learning_rate_at
@@ -98,6 +99,10 @@ def train(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     base = load_base(config.base, dtype)
     seed, row_tokens = config.optimizer.seed, config.optimizer.row_tokens
     examples = read_examples(config.dataset.path / "train.ndjson")
+    start = config.adapter.start
+    earlier = read_earlier(start, config.adapter, base.sha256) if start else None
+    if earlier:
+        examples = earlier.unseen(examples, manifest["sha256"])
     planted = plant(choose(examples, dict(config.dataset.max_examples), seed), config.canaries)
     validation = choose_validation(config)
     limit = min(row_tokens, base.n_ctx)
@@ -111,8 +116,10 @@ def train(config: TrainConfig, processes: Processes) -> dict[str, Any]:
     model = with_adapter(base, config.adapter, seed, dtype).to(device)
     prepare(model, plan)
     master = MasterWeights(model, config.optimizer)
+    if earlier:
+        master.restore(earlier.weights)
     n_steps = count_steps(len(rows), config)
-    lineage = make_lineage(config, base, manifest, samples, n_steps, plan)
+    lineage = make_lineage(config, base, manifest, samples, n_steps, plan, earlier)
     folder = config.out / config.adapter.name / config.adapter.version
 
     # Where an earlier start of this run ended.
@@ -200,9 +207,13 @@ def make_lineage(
     samples: Sequence[Sample],
     n_steps: int,
     plan: budget.Plan,
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     """What the adapter comes from; `run` is a digest of everything that shapes its weights."""
-    shaping = config.model_dump(mode="json", include={"adapter", "optimizer", "validation", "canaries"}) | {
+    sections = {"adapter": {"start": True}}  # the folder's name shapes nothing; its run is in the facts
+    shaping = config.model_dump(
+        mode="json", include={"adapter", "optimizer", "validation", "canaries"}, exclude=sections
+    ) | {
         "dtype": plan.dtype,
         "device": plan.device,
         "loss_chunk": config.runtime.loss_chunk,
@@ -217,6 +228,8 @@ def make_lineage(
         "n_tokens": sum(len(one.ids) for one in samples),
         "n_steps": n_steps,
     }
+    if earlier:
+        facts["start"] = earlier.lineage["run"]
     return facts | {
         "run": checkpoint.digest([shaping, facts]),
         "commit": source_commit(),
