@@ -18,14 +18,14 @@ from tests.tui_pilot import Terminal, terminal
 from tui.app import WhisTui
 from tui.errors import RequestFailedError
 from tui.keymap import KEYS
-from tui.local_server import runtime_dir
+from tui.local_server import PrivateServer, runtime_dir
 from tui.safe_text import safe, safe_line, to_ascii
 from tui.screens.triage.reading import read_all
 from tui.screens.trouble import case_of
 from tui.settings import TuiConfig, read_settings
 from tui.state import NAME, State
 from tui.widgets.ascii import AsciiOnly
-from whis_box.errors import ConfigError, StorageError
+from whis_box.errors import ConfigError, NotReadyError, StorageError
 from whis_box.paths import repository_root
 
 ATTACK = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b31m\x08\x7f\u202etxt.exe\u200b\x1b]52;c;ZXZpbA==\x07"
@@ -329,3 +329,13 @@ def test_the_manual_lists_every_action_with_its_keys() -> None:
 
 def test_the_app_needs_no_server_to_be_made(tmp_path: Path) -> None:
     assert WhisTui(TuiConfig(), tmp_path, None).link.state == "connecting"
+
+
+def test_a_program_that_this_user_may_not_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\n")
+    monkeypatch.setattr("sys.executable", str(program))
+    with pytest.raises(NotReadyError, match=f"cannot start {program}: Permission denied"):
+        asyncio.run(PrivateServer(tmp_path / "box").start(""))

@@ -74,14 +74,19 @@ class PrivateServer:
             [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
         )
         command = [*program, "serve", "--box", str(self._box), "--uds", str(self.path)]
-        self._process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "WHIS_API_KEY"},
-        )
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name != "WHIS_API_KEY"},
+            )
+        except OSError as cause:
+            raise NotReadyError(
+                f"cannot start {command[0]}: {cause.strerror}; may this user run it?"
+            ) from cause
         self._reader = asyncio.create_task(self._read())
         client = Client(Target(f"unix:{self.path}"), key)
         while self._process.returncode is None:
