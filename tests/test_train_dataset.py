@@ -226,5 +226,5 @@ def test_the_shipped_lists_are_sound() -> None:
     assert len({one.question for one in questions}) == len(questions) >= 1000
     golden = GoldenTexts(dataset.ROOT / "data" / "golden")
     refused = (lists / "refusals.txt").read_text().splitlines()
-    assert sum(golden.holds(one.question) for one in questions) <= 20
+    assert sum(golden.holds(one.question) for one in questions) <= len(questions) // 50  # left out when built
     assert sum(golden.holds(one) for one in refused) <= 5

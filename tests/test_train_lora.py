@@ -129,7 +129,7 @@ def test_training_stops_early_and_keeps_the_best_weights(workshop: Path) -> None
     figures, _ = run(
         workshop,
         "early",
-        optimizer={"learning_rate": 0.9, "max_steps": 60, "max_grad_norm": 100.0},
+        optimizer={"learning_rate": 0.3, "max_steps": 60, "max_grad_norm": 100.0},
         validation={"every_steps": 1, "patience": 2},
     )
     assert figures["steps"] < 60
