@@ -165,7 +165,7 @@ def _made_from(part: LineagePart, manifest: Manifest) -> Json:
     is_model = part.role in ("base", "embedder", "adapter")
     component: Json = {
         "type": "machine-learning-model" if is_model else "data",
-        "bom-ref": f"{part.role}:{part.name}:{part.license}",
+        "bom-ref": _reference(part),
         "name": part.name,
         "description": f"{part.role}: {part.note or part.origin}",
         "licenses": _licenses(part.license),
@@ -176,11 +176,17 @@ def _made_from(part: LineagePart, manifest: Manifest) -> Json:
     if not is_model:
         component["data"] = [{"type": "dataset", "name": part.name, "classification": part.role}]
         return component
-    component["modelCard"] = _model_card(part)
+    component["modelCard"] = card = _model_card(part)
     if part.role == "adapter":
+        trained_on = [one for one in manifest.lineage if one.role == "dataset" and one.name in part.origin]
+        card["modelParameters"]["datasets"] = [{"ref": _reference(one)} for one in trained_on]
         base = next(one for one in manifest.lineage if one.role == "base")
         component["pedigree"] = {"ancestors": [{"type": "machine-learning-model", "name": base.name}]}
     return component
+
+
+def _reference(part: LineagePart) -> str:
+    return f"{part.role}:{part.name}:{part.license}"
 
 
 def _model_card(part: LineagePart) -> Json:
