@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from whis_box.box import lineage, sbom
+from whis_box.box import lineage, natives, sbom
 from whis_box.box.libraries import required_libraries
 from whis_box.box.manifest import FileEntry, LineagePart, Manifest
 from whis_box.errors import NotReadyError, VerificationError
@@ -124,3 +125,20 @@ def test_the_lineage_of_an_adapter_comes_from_the_files_beside_it(
     adapter, dataset = lineage._adapters(tmp_path / "adapters")
     assert adapter.note == "gate: passed 2026-11-30T00:00:00Z, 1 rules" and "dataset d/1" in adapter.origin
     assert (dataset.role, dataset.license, dataset.sha256) == ("dataset", "CC-BY-4.0 AND MIT", "d" * 64)
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="this system has no Debian packages")
+def test_a_library_of_the_build_host_is_named_by_its_package() -> None:
+    place = next(path for folder in ("/lib", "/usr/lib") for path in Path(folder).glob("*/libz.so.1"))
+    found = natives.system_library(place)
+    assert (found.name, found.license) == ("zlib1g", "Zlib") and found.version[0].isdigit()
+    assert found.purl.startswith("pkg:deb/debian/zlib1g@1")
+    assert "Permission is granted" in natives.native_license_text(found) or not natives.DOCUMENTS.is_dir()
+
+
+def test_a_library_that_nobody_knows_says_so(manifest: Manifest, tmp_path: Path) -> None:
+    found = natives.system_library(tmp_path / "libodd.so.1")
+    assert (found.name, found.version, found.license) == ("libodd", "unknown", "not stated")
+    inventory = sbom.bill_of_materials(manifest, [found, natives.interpreter()])
+    sbom.validate(inventory, "inventory")
+    assert {"libodd", "cpython"} <= {one["name"] for one in inventory["components"]}
