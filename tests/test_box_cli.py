@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.small_release import new_builder, write_first_root, write_release
-from whis_box.box import selftest
 from whis_box.box.trust import fingerprint
 from whis_box.paths import repository_root
 
@@ -98,16 +95,3 @@ def write_release_again(folder: Path, builder: Any) -> None:
     write_manifest(
         folder, manifest.model_copy(update={"files": describe_folder(folder)}), builder.release_key
     )
-
-
-@pytest.mark.parametrize("line", ["{}", "x", '{"question": "q", "status": "maybe", "record_ids": []}'])
-def test_a_bad_self_test_is_named_by_its_line(tmp_path: Path, line: str) -> None:
-    (tmp_path / "selftest.ndjson").write_text(line + "\n")
-    with pytest.raises(selftest.VerificationError, match=r"selftest\.ndjson:1"):
-        selftest.read_questions(tmp_path / "selftest.ndjson")
-
-
-@pytest.mark.e2e
-def test_the_real_box_passes_its_own_questions_and_a_wrong_one_is_noticed(box: Path, tmp_path: Path) -> None:
-    assert selftest.self_test(box) == []
-    assert len(selftest.read_questions(box / "selftest.ndjson")) >= 5

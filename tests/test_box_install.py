@@ -28,7 +28,6 @@ from whis_box.box.install import (
     trusted_root,
 )
 from whis_box.box.manifest import FileEntry, describe_folder, verify, write_manifest
-from whis_box.box.selftest import health_check
 from whis_box.box.slots import Home, begin_switch, locked, rollback, settle_at_start
 from whis_box.durable import Disk
 from whis_box.errors import InputError, NotReadyError, StorageError, VerificationError
@@ -331,15 +330,6 @@ def verify_unsigned(folder: Path) -> Any:
     fields = json.loads((folder / "manifest.json").read_text())
     fields["files"] = [entry.model_dump() for entry in describe_folder(folder)]
     return install_module.Manifest.model_validate(fields), ""
-
-
-def test_the_health_check_says_what_the_release_said(tmp_path: Path) -> None:
-    program = tmp_path / "whis"
-    program.write_text('#!/bin/sh\necho \'{"error": {"message": "no answer within 30 s"}}\'\nexit 1\n')
-    program.chmod(0o755)
-    assert health_check(tmp_path) == ["doctor --json --box: no answer within 30 s"]
-    program.write_text("#!/bin/sh\nexit 0\n")
-    assert health_check(tmp_path) == []
 
 
 def test_the_state_of_a_signature_is_said_in_words(home: Home, medium: Path, tmp_path: Path) -> None:

@@ -72,9 +72,11 @@ def test_an_adapter_comes_with_its_list_of_leaks_or_not_at_all(parts: BoxParts, 
     with pytest.raises(NotReadyError, match=r"leaks.txt.*train\.leaks"):
         assemble(with_adapter, tmp_path / "other", BoxConfig())
     (folder / "leaks.txt").write_text("1\t00000000000000ff\n")
+    (folder / "lineage.json").write_text("{}")
     assemble(with_adapter, tmp_path / "other", BoxConfig())
     held = {one.path for one in verify(tmp_path / "other")[0].files}
-    assert {"adapters/soc/1.0.0/adapter.gguf", "adapters/soc/1.0.0/leaks.txt"} <= held
+    names = ("adapter.gguf", "leaks.txt", "lineage.json")
+    assert {f"adapters/soc/1.0.0/{name}" for name in names} <= held
 
 
 def flip(path: Path) -> None:

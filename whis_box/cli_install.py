@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,10 @@ def _install(options: argparse.Namespace) -> int:
     from whis_box.box.selftest import health_check, migrate_state
     from whis_box.box.slots import locked
 
-    home = home_at(options.home)
+    home, gate = home_at(options.home), partial(health_check, tell=show.note)
     allowed = Options(options.allow_downgrade, options.allow_expired)
     with locked(home):
-        outcome = install(options.medium, home, allowed, health_check, _progress, migrate_state)
+        outcome = install(options.medium, home, allowed, gate, _progress, migrate_state)
     for warning in outcome.warnings:
         show.note(f"warning: {warning}")
     result = vars(outcome) | {"home": str(home.folder)}
@@ -136,10 +137,10 @@ def _pack_apply(options: argparse.Namespace) -> int:
     from whis_box.box.selftest import health_check, migrate_state
     from whis_box.box.slots import locked
 
-    home = home_at(options.home)
+    home, gate = home_at(options.home), partial(health_check, tell=show.note)
     with locked(home):
         allowed = Options(allow_expired=options.allow_expired)
-        outcome = apply_pack(options.pack, home, allowed, health_check, _progress, migrate_state)
+        outcome = apply_pack(options.pack, home, allowed, gate, _progress, migrate_state)
     result = vars(outcome) | {"home": str(home.folder)}
     print(json.dumps(result) if options.json else show.mapping(result))
     return EXIT_OK

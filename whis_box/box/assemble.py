@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whis_box import __version__
 from whis_box.box.install import this_platform
-from whis_box.box.lineage import lineage
+from whis_box.box.lineage import CARD_NAME, LINEAGE_NAME, lineage
 from whis_box.box.manifest import (
     FORMAT_VERSION,
     FileEntry,
@@ -54,7 +54,7 @@ class BoxParts:
     trust: Path | None = None
     """Folder of root files, so that an installed box learns newer keys."""
     adapters: tuple[Path, ...] = ()
-    """Folders NAME/VERSION, each with one GGUF, its list of leaks, and its gate file if it passed one."""
+    """Folders NAME/VERSION: one GGUF, its list of leaks; its gate, lineage and card where it has them."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _adapter_files(folder: Path) -> list[Path]:
 
     Raises: NotReadyError when a file is missing; an adapter without its list would not be opened.
     """
-    weights, gate = sorted(folder.absolute().glob("*.gguf")), folder.absolute() / GATE_FILE
+    weights = sorted(folder.absolute().glob("*.gguf"))
     if len(weights) != 1:
         raise NotReadyError(
             f"{folder}: holds {len(weights)} GGUF files, must hold one; run `python -m train.publish`"
@@ -167,7 +167,8 @@ def _adapter_files(folder: Path) -> list[Path]:
         raise NotReadyError(
             f"{leaks}: missing, so nothing would keep the adapter from reciting; {MAKE_LEAKS}"
         )
-    return [weights[0], leaks, *([gate] if gate.exists() else [])]
+    about = [folder.absolute() / name for name in (GATE_FILE, LINEAGE_NAME, CARD_NAME)]
+    return [weights[0], leaks, *(one for one in about if one.exists())]
 
 
 def _copy(source: Path, place: Path) -> None:

@@ -38,6 +38,8 @@ class Library(Frozen):
     version: str
     license: str
     homepage: str = ""
+    purl: str = ""
+    """Its address as a package, where it is not one of the Python index."""
 
 
 def frozen_libraries(program: Path) -> list[Library]:

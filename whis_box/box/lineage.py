@@ -14,8 +14,13 @@ import yaml
 from whis_box.box.manifest import LineagePart
 from whis_box.config import BoxConfig
 from whis_box.errors import ConfigError
+from whis_box.gates import GATE_FILE, read_gate
 from whis_box.knowledge.store import describe
-from whis_box.paths import file_sha256, read_text
+from whis_box.paths import file_sha256, read_text, repository_root
+
+LINEAGE_NAME = "lineage.json"
+CARD_NAME = "README.md"
+DATASETS = repository_root() / "data" / "datasets"
 
 
 def lineage(folder: Path, models_lock: Path, config: BoxConfig) -> list[LineagePart]:
@@ -79,22 +84,55 @@ def _origin(source: dict[str, Any]) -> str:
 
 
 def _adapters(folder: Path) -> list[LineagePart]:
-    """Each adapter's own manifest.json, as training wrote it."""
-    parts = []
-    for path in sorted(folder.glob("**/manifest.json")):
-        fields = json.loads(read_text(path))
-        gate = fields.get("gate", "not run")
-        parts.append(
-            LineagePart(
-                role="adapter",
-                name=f"{fields.get('name', path.parent.name)}/{fields.get('version', '')}",
-                license=str(fields.get("license", "Apache-2.0")),
-                origin=f"dataset {fields.get('dataset', 'unknown')}",
-                sha256=file_sha256(path),
-                note=f"gate: {gate}",
-            )
+    """Each adapter with its gate, and the dataset it says it was trained on."""
+    parts: dict[str, LineagePart] = {}
+    for weights in sorted(folder.glob("*/*/*.gguf")):
+        fields = _fields(weights.parent / LINEAGE_NAME)
+        name = f"{weights.parent.parent.name}/{weights.parent.name}"
+        parts[f"adapter {name}"] = LineagePart(
+            role="adapter",
+            name=name,
+            license=str(fields.get("license", "Apache-2.0")),
+            origin=f"dataset {_said(fields, 'dataset')}, base {_said(fields, 'base_sha256')}",
+            sha256=file_sha256(weights),
+            note=f"gate: {_gate(weights.parent / GATE_FILE)}",
         )
-    return parts
+        if "dataset" in fields:
+            parts[f"dataset {fields['dataset_sha256']}"] = _dataset(fields)
+    return list(parts.values())
+
+
+def _gate(path: Path) -> str:
+    """What the adapter's gate file says.
+
+    Raises: VerificationError for a damaged one.
+    """
+    if not path.is_file():
+        return "none, so it may not be promoted"
+    gate = read_gate(path)
+    return f"{'passed' if gate.passed else 'refused'} {gate.created_at}, {len(gate.rows)} rules"
+
+
+def _dataset(fields: dict[str, Any]) -> LineagePart:
+    """The dataset behind an adapter; its licences where it is still here under the same hash."""
+    name, sha256 = str(fields["dataset"]), str(fields["dataset_sha256"])
+    present = _fields(DATASETS / name / "manifest.json")
+    licenses = sorted(present["records_by_license"]) if present.get("sha256") == sha256 else []
+    counts = f"{fields['n_samples']} samples, {fields['n_tokens']} tokens"
+    stated = " AND ".join(licenses) or "not stated"
+    return LineagePart(
+        role="dataset", name=name, license=stated, origin="train.dataset", sha256=sha256, note=counts
+    )
+
+
+def _said(fields: dict[str, Any], name: str) -> str:
+    return str(fields.get(name, "not stated"))
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    found: dict[str, Any] = json.loads(read_text(path)) if path.is_file() else {}
+    return found
 
 
 def _sources(index: Path) -> list[LineagePart]:

@@ -73,7 +73,7 @@ class LineagePart(Frozen):
     """One thing the box was made from: a model, an adapter, a source of the index, a policy."""
 
     role: str
-    """base, embedder, adapter, source, catalogue or policy."""
+    """base, embedder, adapter, dataset, source, catalogue or policy."""
     name: str
     license: str
     origin: str

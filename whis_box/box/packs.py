@@ -12,7 +12,7 @@ manifest of the whole release and installed like any other, so it is as atomic a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,8 @@ MAX_PACK_BYTES = 4 * 1024 * 1024
 MAX_DELTA_BYTES = 1 << 30
 _LEVEL = 9
 _WINDOW_LOG_MAX = 31
+# Tables that hold every place of the base, or what moved in it is not found; 512 MB while a pack is built.
+_TABLE_LOG_MAX = 26
 
 
 class Payload(Frozen):
@@ -69,6 +71,8 @@ class Payload(Frozen):
     """Bytes of the payload file."""
     sha256: Sha256
     """Hash of the payload file, compared before it is unpacked."""
+    base: SafePath | None = None
+    """The file of the base release that a delta is to, where it has another name."""
 
 
 class Pack(Frozen):
@@ -112,7 +116,11 @@ def build_pack(old: Path, new: Path, target: Path, key: SecretKey) -> Pack:
     disk = Disk()
     before = {entry.path: entry for entry in old_manifest.files}
     changed = [one for one in new_manifest.files if not _same(before.get(one.path), one)]
-    payloads = [_write_payload(disk, old, new, target, entry, number) for number, entry in enumerate(changed)]
+    gone = before.keys() - {one.path for one in new_manifest.files}
+    payloads = [
+        _write_payload(disk, old, new, target, entry, number, _renamed_from(entry.path, before.keys(), gone))
+        for number, entry in enumerate(changed)
+    ]
     pack = Pack(
         format_version=1,
         base_sequence=old_manifest.sequence,
@@ -124,7 +132,7 @@ def build_pack(old: Path, new: Path, target: Path, key: SecretKey) -> Pack:
         write_file(disk, target / name, [(new / name).read_bytes()])
     if (new / trust.TRUST_FOLDER).is_dir():
         shutil.copytree(new / trust.TRUST_FOLDER, target / trust.TRUST_FOLDER)
-    raw = (pack.model_dump_json(indent=1) + "\n").encode()
+    raw = (pack.model_dump_json(indent=1, exclude_none=True) + "\n").encode()
     write_file(disk, target / PACK_NAME, [raw])
     text = key.sign(raw, f"pack {pack.base_sequence} to {new_manifest.sequence}", PACK_NAME)
     write_file(disk, target / (PACK_NAME + SIGNATURE_SUFFIX), [text.encode()])
@@ -206,7 +214,7 @@ class PackSource:
         """Raises: VerificationError if a payload does not unpack; StorageError."""
         number, payload = self._payload(entry)
         path = payload_path(self.opened.folder, number)
-        base = b"" if payload.kind == "whole" else (self.base / entry.path).read_bytes()
+        base = b"" if payload.kind == "whole" else (self.base / (payload.base or entry.path)).read_bytes()
         unpacker = zstandard.ZstdDecompressor(
             dict_data=_dictionary(base) if base else None, max_window_size=1 << _WINDOW_LOG_MAX
         )
@@ -244,8 +252,17 @@ def payload_path(folder: Path, number: int) -> Path:
     return folder / PAYLOAD_FOLDER / f"{number}.zst"
 
 
-def _write_payload(disk: Disk, old: Path, new: Path, target: Path, entry: FileEntry, number: int) -> Payload:
-    base = old / entry.path
+def _renamed_from(path: str, before: Iterable[str], gone: Iterable[str]) -> str | None:
+    """For a file whose name holds a digest: the one of the same folder and ending that goes away."""
+    place = Path(path)
+    alike = [one for one in gone if Path(one).parent == place.parent and Path(one).suffix == place.suffix]
+    return alike[0] if path not in before and len(alike) == 1 else None
+
+
+def _write_payload(
+    disk: Disk, old: Path, new: Path, target: Path, entry: FileEntry, number: int, renamed_from: str | None
+) -> Payload:
+    base = old / (renamed_from or entry.path)
     fits = base.is_file() and base.stat().st_size <= MAX_DELTA_BYTES and entry.size_bytes <= MAX_DELTA_BYTES
     path = payload_path(target, number)
     write_file(disk, path, _packed(new / entry.path, base if fits else None))
@@ -254,6 +271,7 @@ def _write_payload(disk: Disk, old: Path, new: Path, target: Path, entry: FileEn
         kind="delta" if fits and base.stat().st_size else "whole",
         size_bytes=path.stat().st_size,
         sha256=file_sha256(path),
+        base=renamed_from,
     )
 
 
@@ -261,8 +279,9 @@ def _packed(path: Path, base: Path | None) -> Iterator[bytes]:
     known = base.read_bytes() if base is not None else b""
     size = path.stat().st_size
     window_log = min(_WINDOW_LOG_MAX, max(20, (len(known) + size).bit_length()))
+    table_log = min(_TABLE_LOG_MAX, window_log)
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        _LEVEL, source_size=size, window_log=window_log, enable_ldm=True
+        _LEVEL, source_size=size, window_log=window_log, hash_log=table_log, chain_log=table_log
     )
     packer = zstandard.ZstdCompressor(
         compression_params=parameters, dict_data=_dictionary(known) if known else None

@@ -25,6 +25,7 @@ from whis_box.box.libraries import (
     required_libraries,
 )
 from whis_box.box.manifest import LineagePart, Manifest
+from whis_box.box.natives import native_license_text
 from whis_box.errors import VerificationError
 from whis_box.paths import read_text, repository_root
 
@@ -50,7 +51,17 @@ def write_sbom(folder: Path, manifest: Manifest) -> None:
         validate(document, name)
         (target / name).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     (target / "licenses.tsv").write_text(license_report(inventory))
-    (target / "license-texts.txt").write_text(license_texts([one.name for one in libraries]))
+    (target / "license-texts.txt").write_text(_all_license_texts(libraries))
+
+
+def _all_license_texts(libraries: list[Library]) -> str:
+    texts = [license_texts([one.name for one in libraries if not one.purl])]
+    texts += [
+        f"===== {one.name} =====\n\n{text}\n"
+        for one in libraries
+        if one.purl and (text := native_license_text(one))
+    ]
+    return "\n".join(texts)
 
 
 def bill_of_materials(manifest: Manifest, libraries: list[Library]) -> Json:
@@ -140,7 +151,7 @@ def _library(library: Library) -> Json:
         "bom-ref": f"library:{library.name}",
         "name": library.name,
         "version": library.version,
-        "purl": f"pkg:pypi/{library.name}@{library.version}",
+        "purl": library.purl or f"pkg:pypi/{library.name}@{library.version}",
         "licenses": _licenses(library.license),
     }
     if library.homepage.startswith("http"):
@@ -165,7 +176,7 @@ def _made_from(part: LineagePart, manifest: Manifest) -> Json:
     is_model = part.role in ("base", "embedder", "adapter")
     component: Json = {
         "type": "machine-learning-model" if is_model else "data",
-        "bom-ref": f"{part.role}:{part.name}:{part.license}",
+        "bom-ref": _reference(part),
         "name": part.name,
         "description": f"{part.role}: {part.note or part.origin}",
         "licenses": _licenses(part.license),
@@ -176,11 +187,17 @@ def _made_from(part: LineagePart, manifest: Manifest) -> Json:
     if not is_model:
         component["data"] = [{"type": "dataset", "name": part.name, "classification": part.role}]
         return component
-    component["modelCard"] = _model_card(part)
+    component["modelCard"] = card = _model_card(part)
     if part.role == "adapter":
+        trained_on = [one for one in manifest.lineage if one.role == "dataset" and one.name in part.origin]
+        card["modelParameters"]["datasets"] = [{"ref": _reference(one)} for one in trained_on]
         base = next(one for one in manifest.lineage if one.role == "base")
         component["pedigree"] = {"ancestors": [{"type": "machine-learning-model", "name": base.name}]}
     return component
+
+
+def _reference(part: LineagePart) -> str:
+    return f"{part.role}:{part.name}:{part.license}"
 
 
 def _model_card(part: LineagePart) -> Json:
