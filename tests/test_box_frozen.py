@@ -123,7 +123,7 @@ def test_it_verifies_a_box_and_finds_a_changed_byte(box: Path, tmp_path: Path) -
     state = str(tmp_path / "state")
     assert run("box", "verify", "--box", str(box), WHIS_STATE=state, HOME=str(tmp_path)).returncode == EXIT_OK
     copy = tmp_path / "Wächter box"
-    subprocess.run(["cp", "-r", str(box), str(copy)], check=True)
+    subprocess.run(["cp", "-rL", str(box), str(copy)], check=True)
     with (copy / "configs" / "box.yaml").open("r+b") as stream:
         stream.write(b"\x01")
     done = run("box", "verify", "--box", str(copy), WHIS_STATE=state, HOME=str(tmp_path))
