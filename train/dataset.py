@@ -1,6 +1,6 @@
 """Make a training dataset from the corpus and our own lists: split by document, versioned, hashed, carded.
 
-    python -m train.dataset [--corpus FILE] [--name whis-soc] [--version 1]
+    python -m train.dataset [--corpus FILE] [--name whis-soc] [--version 2]
 
 writes data/datasets/<name>/<version>/{train,val,test}.ndjson, manifest.json, records.ndjson and README.md.
 Invariant: the same inputs and embedder give the same bytes; no document, command, refusal or payload stands
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "datasets")
     parser.add_argument("--embedder", type=Path, default=ROOT / "build" / "embedder")
     parser.add_argument("--name", default="whis-soc")
-    parser.add_argument("--version", default="1")
+    parser.add_argument("--version", default="2")
     options = parser.parse_args()
     try:
         rag = load_config(ROOT / "configs" / "rag.yaml", RagConfig)
