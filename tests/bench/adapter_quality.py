@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -216,6 +217,7 @@ def run(engine: Engine, cases: Sequence[Case]) -> list[dict[str, dict[str, float
             done: Completion = engine.generate(request)
             scored[lane] = case.score(done.text)
         results.append(scored)
+        print(f"{len(results)} of {len(cases)} prompts", end="\r", file=sys.stderr, flush=True)
     return results
 
 
@@ -226,7 +228,8 @@ def metric_names(results: Sequence[dict[str, dict[str, float]]]) -> list[str]:
 
 def compare(name: str, results: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
     """Means of both lanes and the interval of their paired difference."""
-    pairs = np.array([[one["base"][name], one["adapter"][name]] for one in results if name in one["base"]])
+    scored = [[one["base"][name], one["adapter"][name]] for one in results if name in one["base"]]
+    pairs = np.array(scored, dtype=np.float64)
     rng = np.random.default_rng(0)
     difference = pairs[:, 1] - pairs[:, 0]
     drawn = difference[rng.integers(0, len(difference), (N_BOOTSTRAP, len(difference)))].mean(axis=1)
