@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whis_box import batch, show
 from whis_box.errors import EXIT_OK, InputError
 from whis_box.paths import repository_root
+from whis_box.schemas import written_now
 
 if TYPE_CHECKING:
     from whis_box.ingest.corpus import Corpus
@@ -34,7 +34,7 @@ def ingest(options: argparse.Namespace) -> int:
     policy = read_policy(options.configs)
     source = find_source(options.sources, options.source, policy)
     key, where = load_key(options.key_file)
-    began_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    began_at = written_now()
     with Corpus(options.corpus) as corpus:
         pseudonyms = corpus.pseudonyms(key, fingerprint(key))
         intake = Intake(options.source, source, policy, corpus, pseudonyms, show.note)

@@ -17,7 +17,6 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from whis_box.durable import Disk, write_file
 from whis_box.errors import InputError, NotReadyError, VerificationError
 from whis_box.paths import read_text
 from whis_box.rollout.store import RolloutStore
+from whis_box.schemas import written_now
 
 RATINGS, AUDIT, PAIRS, REVIEW = "ratings.ndjson", "audit.ndjson", "pairs.ndjson", "review.tsv"
 MAX_LINES = 1_000_000
@@ -111,7 +111,7 @@ def hand_over(folder: Path, medium: Path) -> dict[str, Any]:
             f"{folder / REVIEW}: nothing is released; change {HOLD} to {RELEASE} where you agree"
         )
     counts = {name: len(kept) for name, kept in released.items()}
-    note = {"created_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "lines": counts}
+    note = {"created_at": written_now(), "lines": counts}
     files = {name: "".join(f"{one}\n" for one in kept).encode() for name, kept in released.items() if kept}
     files["export.json"] = _line(note)
     sums = [f"{hashlib.sha256(raw).hexdigest()}  {name}\n".encode() for name, raw in sorted(files.items())]

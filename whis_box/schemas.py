@@ -6,6 +6,7 @@ the record's text, so that `record.text[start:end]` is the quoted text itself. T
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +22,11 @@ AlertSeverity = Literal["informational", "low", "medium", "high", "critical"]
 
 TLP_ORDER: tuple[Tlp, ...] = ("clear", "green", "amber", "amber+strict", "red")
 SEVERITY_ORDER: tuple[AlertSeverity, ...] = ("informational", "low", "medium", "high", "critical")
+
+
+def written_now() -> str:
+    """The time as records and logs hold it, `2026-11-30T22:15:03Z`; as texts they sort as times do."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Frozen(BaseModel):

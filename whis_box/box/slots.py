@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -33,7 +32,7 @@ from whis_box.durable import (
     write_file,
 )
 from whis_box.errors import InputError, NotReadyError, StorageError, VerificationError, storage_error
-from whis_box.schemas import Frozen
+from whis_box.schemas import Frozen, written_now
 
 KEPT_RELEASES = 3
 KEPT_HISTORY = 100
@@ -69,7 +68,7 @@ class Record(Frozen):
     def noting(self, action: str, sequence: int | None, detail: str = "") -> Record:
         """The same with one more line of history."""
         event = Event(
-            at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            at=written_now(),
             action=action,
             sequence=sequence,
             detail=detail[:500],
@@ -201,6 +200,11 @@ def settle(home: Home) -> str:
         record.model_copy(update={"pending": None}).noting("reverted", pending.previous, detail)
     )
     return detail
+
+
+def home_at(folder: Path) -> Home:
+    """The place where boxes are installed, on the real disk."""
+    return Home(folder.absolute(), Disk())
 
 
 def settle_at_start(folder: Path) -> str:

@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from whis_box.ingest.sanitize.pseudonyms import Pseudonyms
 from whis_box.ingest.sanitize.redact import redact
 from whis_box.ingest.sanitize.spans import Span
 from whis_box.ingest.sources import SourceConfig
-from whis_box.schemas import Record, Source
+from whis_box.schemas import Record, Source, written_now
 
 if TYPE_CHECKING:  # its library takes a second to import, which an unchanged import can spare
     from whis_box.ingest.dedupe import NearDuplicates
@@ -239,7 +238,7 @@ class Intake:
                         name=self.name,
                         uri=raw.name + (f"#{draft.position}" if draft.position else ""),
                         revision=digest[:12],
-                        retrieved_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                        retrieved_at=written_now(),
                     ),
                     "title": title,
                     "text": body,

@@ -6,13 +6,12 @@ Invariant: the claim is checked: after a purge the files are searched for the re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from whis_box.errors import InputError, VerificationError
 from whis_box.ingest.corpus import open_existing
 from whis_box.paths import file_bytes_hold
-from whis_box.schemas import Record
+from whis_box.schemas import Record, written_now
 
 PASSAGE_CHARS = 48
 MAX_PASSAGES = 200
@@ -53,7 +52,7 @@ def purge_record(corpus_path: Path, record_id: str) -> Erasure:
         if record is None:
             raise InputError(f"{corpus_path}: no record {record_id!r}; `whis search` shows record ids")
         others = "\n".join(one.text for one in corpus.records() if one.id != record_id)
-        corpus.purge(record_id, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        corpus.purge(record_id, written_now())
     return Erasure(record_id, _own_passages(record, others))
 
 
