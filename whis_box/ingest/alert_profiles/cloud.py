@@ -6,6 +6,8 @@ Azure Monitor's activity log and resource log schemas.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from whis_box.ingest.alert_profiles.profile import Profile, table
 
 CLOUDTRAIL = Profile(
@@ -76,24 +78,6 @@ GUARDDUTY_FIELDS = table("""
     container.image      resource.containerDetails.image
                        + resource.kubernetesDetails.kubernetesWorkloadDetails.containers.*.image
 """)
-# The remote side of a connection is where it came from or where it went to, by its direction.
-GUARDDUTY_INBOUND = Profile(
-    "guardduty",
-    marks=("service.action.networkConnectionAction.connectionDirection=INBOUND",),
-    fields=table("""
-        source.ip            service.action.networkConnectionAction.remoteIpDetails.ipAddressV4
-        source.port          service.action.networkConnectionAction.remotePortDetails.port
-        source.country       service.action.networkConnectionAction.remoteIpDetails.country.countryName
-        destination.ip       service.action.networkConnectionAction.localIpDetails.ipAddressV4
-                           + &resource.instanceDetails.networkInterfaces.*.privateIpAddress
-        destination.port     service.action.networkConnectionAction.localPortDetails.port
-    """)
-    + GUARDDUTY_FIELDS,
-    times=("service.eventLastSeen", "updatedAt", "createdAt"),
-    ids=("id",),
-    severities=(("severity", "guardduty"),),
-    product="Amazon GuardDuty",
-)
 GUARDDUTY = Profile(
     "guardduty",
     marks=(
@@ -112,6 +96,20 @@ GUARDDUTY = Profile(
     ids=("id",),
     severities=(("severity", "guardduty"),),
     product="Amazon GuardDuty",
+)
+# The remote side of a connection is where it came from or where it went to, by its direction.
+GUARDDUTY_INBOUND = replace(
+    GUARDDUTY,
+    marks=("service.action.networkConnectionAction.connectionDirection=INBOUND",),
+    fields=table("""
+        source.ip            service.action.networkConnectionAction.remoteIpDetails.ipAddressV4
+        source.port          service.action.networkConnectionAction.remotePortDetails.port
+        source.country       service.action.networkConnectionAction.remoteIpDetails.country.countryName
+        destination.ip       service.action.networkConnectionAction.localIpDetails.ipAddressV4
+                           + &resource.instanceDetails.networkInterfaces.*.privateIpAddress
+        destination.port     service.action.networkConnectionAction.localPortDetails.port
+    """)
+    + GUARDDUTY_FIELDS,
 )
 
 GCP = Profile(

@@ -5,6 +5,8 @@ Source: Suricata 7 EVE, Zeek 6 logs, ArcSight CEF, IBM LEEF, RFC 3164 and 5424, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from whis_box.ingest.alert_profiles.profile import Profile, table
 
 SURICATA = Profile(
@@ -49,36 +51,52 @@ SURICATA = Profile(
     product="Suricata",
 )
 
-ZEEK_FIELDS = table("""
-    rule.name            note
-    message              msg
-    network.log          _path @path
-    network.protocol     service
-    network.transport    proto
-    source.ip            id.orig_h src
-    source.port          id.orig_p
-    destination.ip       id.resp_h dst
-    destination.port     id.resp_p p
-    destination.domain   server_name host
-    dns.question.name    query
-    dns.answers          answers
-    url.path             uri
-    http.method          method
-    user_agent           user_agent
-    file.name            filename orig_filenames resp_filenames
-    user.name            username user cookie
-    share.name           share
-    host.name            _system_name peer_descr
-    event.detail         sub
-    network.state        conn_state
-    hash.md5             md5
-    hash.sha1            sha1
-    hash.sha256          sha256
-    hash.ja3             ja3
-""")
-# In the logs of SMB the path is that of the share, and a service is the kind of share.
-ZEEK_SMB = Profile(
+ZEEK = Profile(
     "zeek",
+    marks=("ts uid id.orig_h", "_path ts", "ts note msg", "@path id.orig_h", "id.orig_h id.resp_h"),
+    fields=table("""
+        rule.name            note
+        message              msg
+        network.log          _path @path
+        network.protocol     service
+        network.transport    proto
+        source.ip            id.orig_h src
+        source.port          id.orig_p
+        destination.ip       id.resp_h dst
+        destination.port     id.resp_p p
+        destination.domain   server_name host
+        dns.question.name    query
+        dns.answers          answers
+        url.path             uri
+        http.method          method
+        user_agent           user_agent
+        file.name            filename orig_filenames resp_filenames
+        user.name            username user cookie
+        share.name           share
+        host.name            _system_name peer_descr
+        event.detail         sub
+        network.state        conn_state
+        hash.md5             md5
+        hash.sha1            sha1
+        hash.sha256          sha256
+        hash.ja3             ja3
+    """),
+    titles=(
+        "Zeek notice: {rule.name}",
+        "Zeek {network.log}: {network.protocol} to port {destination.port}",
+        "Zeek {network.log}: {http.method} {url.path}",
+        "Zeek {network.log}: to port {destination.port}",
+        "Zeek {network.log} record",
+        "Zeek: {network.protocol} to port {destination.port}",
+        "Zeek record",
+    ),
+    times=("ts", "@timestamp", "_write_ts"),
+    ids=("uid", "fuid"),
+    product="Zeek",
+)
+# In the logs of SMB the path is that of the share, and a service is the kind of share.
+ZEEK_SMB = replace(
+    ZEEK,
     marks=(
         "_path=smb_files|_path=smb_mapping",
         "@path=smb_files|@path=smb_mapping",
@@ -92,15 +110,12 @@ ZEEK_SMB = Profile(
         file.previous_path   prev_name
         event.action         action
     """)
-    + ZEEK_FIELDS,
+    + ZEEK.fields,
     titles=("Zeek {network.log}: {event.action}", "Zeek {network.log}", "Zeek SMB record"),
-    times=("ts", "@timestamp", "_write_ts"),
-    ids=("uid", "fuid"),
-    product="Zeek",
 )
 # Kerberos names a service by its principal.
-ZEEK_KERBEROS = Profile(
-    "zeek",
+ZEEK_KERBEROS = replace(
+    ZEEK,
     marks=("_path=kerberos|@path=kerberos", "id.orig_h request_type client service"),
     fields=table("""
         service.name         service
@@ -110,28 +125,9 @@ ZEEK_KERBEROS = Profile(
         event.reason         error_msg
         kerberos.encryption  cipher
     """)
-    + ZEEK_FIELDS,
+    + ZEEK.fields,
     titles=("Zeek kerberos: {event.action} for {service.name}", "Zeek kerberos record"),
-    times=("ts", "@timestamp", "_write_ts"),
     ids=("uid",),
-    product="Zeek",
-)
-ZEEK = Profile(
-    "zeek",
-    marks=("ts uid id.orig_h", "_path ts", "ts note msg", "@path id.orig_h", "id.orig_h id.resp_h"),
-    fields=ZEEK_FIELDS,
-    titles=(
-        "Zeek notice: {rule.name}",
-        "Zeek {network.log}: {network.protocol} to port {destination.port}",
-        "Zeek {network.log}: {http.method} {url.path}",
-        "Zeek {network.log}: to port {destination.port}",
-        "Zeek {network.log} record",
-        "Zeek: {network.protocol} to port {destination.port}",
-        "Zeek record",
-    ),
-    times=("ts", "@timestamp", "_write_ts"),
-    ids=("uid", "fuid"),
-    product="Zeek",
 )
 
 SPLUNK = Profile(

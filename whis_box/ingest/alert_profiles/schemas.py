@@ -5,6 +5,8 @@ Source: ECS 8, OCSF 1.x, Wazuh 4.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from whis_box.ingest.alert_profiles.profile import Profile, table
 
 ECS_FIELDS = table("""
@@ -125,36 +127,43 @@ OCSF = Profile(
     providers=("metadata.product.name",),
 )
 
-WAZUH_FIELDS = table("""
-    rule.name            rule.description
-    host.name            agent.name predecoder.hostname
-    host.ip              agent.ip
-    source.ip            data.srcip data.src_ip data.aws.sourceIPAddress
-                       + data.office365.ClientIP data.gcp.protoPayload.requestMetadata.callerIp
-    source.port          data.srcport data.src_port
-    destination.ip       data.dstip data.dest_ip
-    destination.port     data.dstport data.dest_port
-    user.name            data.srcuser data.dstuser data.uid data.office365.UserId
-                       + data.aws.userIdentity.userName syscheck.audit.user.name
-                       + syscheck.audit.effective_user.name data.audit.uid data.audit.euid
-    user.audit.name      syscheck.audit.login_user.name data.audit.auid
-    user.target.name     data.dstuser
-    url.full             data.url
-    process.command_line data.command data.audit.command_line
-    process.executable   data.audit.exe syscheck.audit.process.name
-    process.name         data.audit.command
-    process.pid          data.audit.pid
-    file.path            syscheck.path data.audit.file.name
-    hash.md5             syscheck.md5_after
-    hash.sha1            syscheck.sha1_after
-    hash.sha256          syscheck.sha256_after
-    cloud.action         data.aws.eventName data.office365.Operation
-    user_agent           data.aws.userAgent
-    message              full_log
-""")
-# Where an account is made or changed, the user that the decoder names is that account, not who did it.
-WAZUH_ACCOUNT = Profile(
+WAZUH = Profile(
     "wazuh",
+    marks=("rule.level agent.|manager.|decoder.",),
+    fields=table("""
+        rule.name            rule.description
+        host.name            agent.name predecoder.hostname
+        host.ip              agent.ip
+        source.ip            data.srcip data.src_ip data.aws.sourceIPAddress
+                           + data.office365.ClientIP data.gcp.protoPayload.requestMetadata.callerIp
+        source.port          data.srcport data.src_port
+        destination.ip       data.dstip data.dest_ip
+        destination.port     data.dstport data.dest_port
+        user.name            data.srcuser data.dstuser data.uid data.office365.UserId
+                           + data.aws.userIdentity.userName syscheck.audit.user.name
+                           + syscheck.audit.effective_user.name data.audit.uid data.audit.euid
+        user.audit.name      syscheck.audit.login_user.name data.audit.auid
+        user.target.name     data.dstuser
+        url.full             data.url
+        process.command_line data.command data.audit.command_line
+        process.executable   data.audit.exe syscheck.audit.process.name
+        process.name         data.audit.command
+        process.pid          data.audit.pid
+        file.path            syscheck.path data.audit.file.name
+        hash.md5             syscheck.md5_after
+        hash.sha1            syscheck.sha1_after
+        hash.sha256          syscheck.sha256_after
+        cloud.action         data.aws.eventName data.office365.Operation
+        user_agent           data.aws.userAgent
+        message              full_log
+    """),
+    times=("timestamp", "@timestamp"),
+    severities=(("rule.level", "wazuh"),),
+    product="Wazuh",
+)
+# Where an account is made or changed, the user that the decoder names is that account, not who did it.
+WAZUH_ACCOUNT = replace(
+    WAZUH,
     marks=(
         "rule.level predecoder.program_name=useradd|predecoder.program_name=usermod",
         "rule.level predecoder.program_name=userdel|predecoder.program_name=groupadd",
@@ -165,16 +174,5 @@ WAZUH_ACCOUNT = Profile(
         account.uid          data.uid
         account.gid          data.gid
     """)
-    + WAZUH_FIELDS,
-    times=("timestamp", "@timestamp"),
-    severities=(("rule.level", "wazuh"),),
-    product="Wazuh",
-)
-WAZUH = Profile(
-    "wazuh",
-    marks=("rule.level agent.|manager.|decoder.",),
-    fields=WAZUH_FIELDS,
-    times=("timestamp", "@timestamp"),
-    severities=(("rule.level", "wazuh"),),
-    product="Wazuh",
+    + WAZUH.fields,
 )
