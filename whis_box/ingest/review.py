@@ -59,12 +59,16 @@ def import_review(corpus: Corpus, source: str, since: str, detector: Detector) -
 
     Raises: StorageError.
     """
-    found = chain(
-        _suspicious(corpus, source, since, detector),
-        (ReviewItem.model_validate(dict(zip(("kind", "where", "why"), one, strict=True)))
-         for one in corpus.left_out(source)),
-        _redacted(corpus, source, since),
-    )  # fmt: skip
+    suspicious: list[ReviewItem] = []
+    redacted: list[ReviewItem] = []
+    for record in corpus.records_since(source, since):
+        suspicious += _suspicious(record, detector)
+        redacted += _redacted(record)
+    left_out = (
+        ReviewItem.model_validate(dict(zip(("kind", "where", "why"), one, strict=True)))
+        for one in corpus.left_out(source)
+    )
+    found = chain(suspicious, left_out, redacted)
     items: list[ReviewItem] = []
     counts: Counter[str] = Counter()
     for one in found:
@@ -74,22 +78,18 @@ def import_review(corpus: Corpus, source: str, since: str, detector: Detector) -
     return ImportReview(items=items, counts=dict(counts))
 
 
-def _suspicious(corpus: Corpus, source: str, since: str, detector: Detector) -> Iterator[ReviewItem]:
-    for record in corpus.records_since(source, since):
-        for entry in review([record], detector):
-            heading = f", in {' > '.join(entry.heading_path)}" if entry.heading_path else ""
-            why = f"looks like an order to a model: {entry.reason}, score {entry.score:.2f}{heading}"
-            text = record.text[entry.start : max(entry.end, entry.start + MIN_REVIEW_CHARS)][
-                :MAX_REVIEW_CHARS
-            ]
-            yield ReviewItem(kind="suspicious", where=record.id, why=why, text=text)
+def _suspicious(record: Record, detector: Detector) -> Iterator[ReviewItem]:
+    for entry in review([record], detector):
+        heading = f", in {' > '.join(entry.heading_path)}" if entry.heading_path else ""
+        why = f"looks like an order to a model: {entry.reason}, score {entry.score:.2f}{heading}"
+        text = record.text[entry.start : max(entry.end, entry.start + MIN_REVIEW_CHARS)][:MAX_REVIEW_CHARS]
+        yield ReviewItem(kind="suspicious", where=record.id, why=why, text=text)
 
 
-def _redacted(corpus: Corpus, source: str, since: str) -> Iterator[ReviewItem]:
-    for record in corpus.records_since(source, since):
-        if record.redactions:
-            counts = ", ".join(f"{name} {count}" for name, count in sorted(record.redactions.items()))
-            yield ReviewItem(kind="redacted", where=record.id, why=counts)
+def _redacted(record: Record) -> Iterator[ReviewItem]:
+    if record.redactions:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(record.redactions.items()))
+        yield ReviewItem(kind="redacted", where=record.id, why=counts)
 
 
 def review(records: Iterable[Record], detector: Detector) -> Iterator[ReviewEntry]:
