@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tui.connection import Connection, Target, quoted
+from tui.connection import Connection, Target, quoted, told
 from tui.errors import ContractError, RequestFailedError, ServerGoneError
 from whis_box.rollout.state import AdapterList, RolloutEvent, RolloutReport, RolloutState
 from whis_box.schemas import Answer, Chunk, Hit, Record, Triage
@@ -53,7 +53,10 @@ class Client:
         """
         body = {"question": question, "id": request_id}
         final: Answer | None = None
-        async for name, data in self._http.events("POST", "/v1/ask?stream=1", body):
+        path = "/v1/ask?stream=1"
+        async for name, data in self._http.events("POST", path, body):
+            if name == "error":
+                raise told(data, 503, {}, path)
             if name == "delta":
                 yield "delta", str(data.get("text", ""))
             elif name == "answer":

@@ -96,8 +96,6 @@ class Connection:
                     data += line[6:]
                 elif not line and data:
                     fields = json.loads(data)
-                    if name == "error" and method == "POST":
-                        raise _told(fields, 503, {}, path)
                     yield name, fields
                     name, data = "", ""
 
@@ -125,10 +123,11 @@ def _failure(status: int, content: bytes, headers: Mapping[str, str], path: str)
         fields = json.loads(content)
     except ValueError:
         fields = {}
-    return _told(fields, status, headers, path)
+    return told(fields, status, headers, path)
 
 
-def _told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> RequestFailedError:
+def told(fields: Any, status: int, headers: Mapping[str, str], path: str) -> RequestFailedError:
+    """The failure that a body or an event describes."""
     error = fields.get("error") if isinstance(fields, dict) else None
     known = (
         error if isinstance(error, dict) else {"message": f"{path}: status {status}", "code": "http_error"}

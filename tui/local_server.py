@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tui.client import Client
 from tui.connection import Target
 from tui.errors import ServerGoneError
 from whis_box.errors import NotReadyError, StorageError, WhisError
+from whis_box.paths import own_program
 
 SHARED, PRIVATE = "whis.sock", "whis-tui.sock"
 POLL_S = 0.1
@@ -70,10 +70,7 @@ class PrivateServer:
 
         Raises: NotReadyError with the child's own words.
         """
-        program = (
-            [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
-        )
-        command = [*program, "serve", "--box", str(self._box), "--uds", str(self.path)]
+        command = [*own_program(), "serve", "--box", str(self._box), "--uds", str(self.path)]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command,

@@ -175,9 +175,10 @@ def _pack_build(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from whis_box.box.install import trusted_root
     from whis_box.box.manifest import verify
+    from whis_box.box.slots import home_at
 
     keys = [_public_key(text) for text in options.key]
-    home = cli_install.home_at(default_home())
+    home = home_at(default_home())
     if not keys and (home.control / "root.json").is_file():
         keys = trusted_root(home).signers()
     manifest, digest = verify(options.box, keys or None)

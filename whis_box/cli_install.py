@@ -18,7 +18,6 @@ from whis_box.paths import default_home
 
 if TYPE_CHECKING:
     from whis_box.box.packs import OpenPack
-    from whis_box.box.slots import Home
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -57,7 +56,7 @@ def add_packs(packs: Any, command: Command) -> None:
 
 def _trust(options: argparse.Namespace) -> int:
     from whis_box.box.install import pin
-    from whis_box.box.slots import locked
+    from whis_box.box.slots import home_at, locked
 
     home = home_at(options.home)
     with locked(home):
@@ -70,7 +69,7 @@ def _trust(options: argparse.Namespace) -> int:
 def _install(options: argparse.Namespace) -> int:
     from whis_box.box.install import Options, install
     from whis_box.box.selftest import health_check, migrate_state
-    from whis_box.box.slots import locked
+    from whis_box.box.slots import home_at, locked
 
     home, gate = home_at(options.home), partial(health_check, tell=show.note)
     allowed = Options(options.allow_downgrade, options.allow_expired)
@@ -84,7 +83,7 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    from whis_box.box.slots import locked, rollback
+    from whis_box.box.slots import home_at, locked, rollback
 
     home = home_at(options.home)
     with locked(home):
@@ -94,6 +93,8 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from whis_box.box.slots import home_at
+
     home = home_at(options.home)
     record = home.record()
     result = {
@@ -124,6 +125,7 @@ def _pack_verify(options: argparse.Namespace) -> int:
 def _pack_diff(options: argparse.Namespace) -> int:
     from whis_box.box.changes import changes
     from whis_box.box.packs import base_release
+    from whis_box.box.slots import home_at
 
     opened = _open_pack(options)
     result = changes(opened, base_release(home_at(options.home), opened))
@@ -135,7 +137,7 @@ def _pack_apply(options: argparse.Namespace) -> int:
     from whis_box.box.install import Options
     from whis_box.box.packs import apply_pack
     from whis_box.box.selftest import health_check, migrate_state
-    from whis_box.box.slots import locked
+    from whis_box.box.slots import home_at, locked
 
     home, gate = home_at(options.home), partial(health_check, tell=show.note)
     with locked(home):
@@ -149,20 +151,13 @@ def _pack_apply(options: argparse.Namespace) -> int:
 def _open_pack(options: argparse.Namespace) -> OpenPack:
     from whis_box.box.install import Options, trusted_root
     from whis_box.box.packs import open_pack
+    from whis_box.box.slots import home_at
 
     root = trusted_root(home_at(options.home))
     opened = open_pack(options.pack, root, Options(allow_expired=options.allow_expired))
     for warning in opened.warnings:
         show.note(f"warning: {warning}")
     return opened
-
-
-def home_at(folder: Path) -> Home:
-    """The place where boxes are installed, on the real disk."""
-    from whis_box.box.slots import Home
-    from whis_box.durable import Disk
-
-    return Home(folder.absolute(), Disk())
 
 
 def _progress(path: str, size_bytes: int) -> None:

@@ -31,6 +31,11 @@ def default_box() -> Path:
     return repository_root() / "build" / "box"
 
 
+def own_program() -> list[str]:
+    """The command that starts this program again, as a child of its own."""
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
+
+
 def installed_home() -> Path | None:
     """The folder that this frozen program is installed in, None when it runs from anywhere else."""
     if not getattr(sys, "frozen", False):

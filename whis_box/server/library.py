@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import apsw
 
 from whis_box.errors import EngineError, RequestCancelledError
 from whis_box.knowledge.store import connect, fetch, placeholders, read_meta
+from whis_box.paths import own_program
 from whis_box.schemas import TLP_ORDER, Chunk, Record, Tlp
 from whis_box.server.body import validated
 from whis_box.server.failures import HttpError
@@ -155,12 +155,11 @@ def check_change(kind: str, fields: dict[str, Any], service: Service) -> list[st
     if config.corpus is None:
         message = "this host's library is read-only; install a signed pack, or set library.corpus"
         raise HttpError(409, "library_read_only", message)
-    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
     if kind == "purge":
         purge = validated(PurgeInput, fields, "input")
         out = ["--out", str(config.index)] if config.index else []
         return [
-            *program, "index", "purge", "--json", "--corpus", str(config.corpus), *out,
+            *own_program(), "index", "purge", "--json", "--corpus", str(config.corpus), *out,
             "--record", purge.record_id,
         ]  # fmt: skip
     ingest = validated(IngestInput, fields, "input")
@@ -170,7 +169,7 @@ def check_change(kind: str, fields: dict[str, Any], service: Service) -> list[st
         if not any(path.is_relative_to(folder) for folder in folders):
             raise HttpError(403, "folder_not_allowed", f"{path}: not under library.allowed_folders")
     return [
-        *program, "ingest", "--json", "--review", "--corpus", str(config.corpus),
+        *own_program(), "ingest", "--json", "--review", "--corpus", str(config.corpus),
         "--source", ingest.source, "--", *map(str, paths),
     ]  # fmt: skip
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from whis_box.errors import InputError, NotReadyError
 from whis_box.gates import GateFile
+from whis_box.paths import own_program
 from whis_box.rollout.compare import outcome_of
 from whis_box.rollout.releases import Artifact, gate_of
 from whis_box.rollout.state import (
@@ -149,9 +149,8 @@ async def ratings(
 async def export(call: AdminCall, service: TheService) -> Response:
     """NDJSON training pairs of those who agreed, redacted; needs the build half's recognizers."""
 
-    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
     process = await asyncio.create_subprocess_exec(
-        *program, "adapters", "export", "--store", str(service.rollout_store.path),
+        *own_program(), "adapters", "export", "--store", str(service.rollout_store.path),
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, said = await process.communicate()

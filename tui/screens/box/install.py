@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
@@ -19,6 +18,7 @@ from tui.safe_text import safe_line
 from tui.screens.box.media import Medium
 from tui.words import bar, size
 from whis_box.errors import EXIT_OK, EXIT_VERIFICATION
+from whis_box.paths import own_program
 
 if TYPE_CHECKING:
     from tui.app import WhisTui
@@ -31,9 +31,8 @@ TRYING = "copied and verified; now the new release has to answer its own questio
 
 def command_for(medium: Medium) -> list[str]:
     """What is run for a medium."""
-    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "whis_box.cli"]
     what = ["box", "pack", "apply"] if medium.kind == "pack" else ["box", "install"]
-    return [*program, *what, str(medium.path)]
+    return [*own_program(), *what, str(medium.path)]
 
 
 class InstallPage(ModalScreen[None]):
