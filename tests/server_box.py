@@ -17,7 +17,7 @@ from whis_box.audit import AuditLog
 from whis_box.box.manifest import FORMAT_VERSION, Manifest, describe_folder, write_manifest
 from whis_box.config import AbstainConfig, BoxConfig, EvidenceConfig, ModelConfig
 from whis_box.copilot import Copilot, Parts
-from whis_box.engine.protocol import Completion, EngineInfo, GenerateRequest
+from whis_box.engine.protocol import Completion, EngineInfo, EngineState, GenerateRequest
 from whis_box.errors import RequestCancelledError, WhisError
 from whis_box.gates import GateFile, GateRow, binding_of, write_gate
 from whis_box.guards.gate import open_gate
@@ -55,6 +55,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.pid = 4242
         self.restarts = 0
+        self.state: EngineState | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.delay_s = 0.0

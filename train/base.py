@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from train.config import BaseSection
-from train.samples import END_OF_TURN, Tokenize
+from train.options import Tokenize
+from train.samples import END_OF_TURN
 from whis_box.engine import cpu, native
 from whis_box.engine.gguf_header import read_header
 from whis_box.engine.model import Model

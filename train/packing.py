@@ -30,10 +30,8 @@ class Row:
     position_ids: Tensor  # (1, T), restarts at 0 with each sample
     lengths: tuple[int, ...]
     tasks: tuple[str, ...]
-    answer_rows: (
-        Tensor  # (A,): positions whose next token is one of an answer, or says whether an option is right
-    )
-    targets: Tensor  # (A,): those tokens
+    answer_rows: Tensor  # (A,): positions before a token of an answer, and ends of judged options
+    targets: Tensor  # (A,): the token wanted behind each
     sample_of: Tensor  # (A,): which sample of the row each belongs to
     chooses: Tensor  # (A,): whether it belongs to the first line of an answer
     weights: Tensor  # (A,): share of each in the loss of its sample; those of an answer's tokens sum to 1

@@ -10,21 +10,20 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from train.config import DatasetSection
 from train.dataset_tasks import Example
-from train.options import Judged, judged_options
+from train.options import Judged, Tokenize, judged_options
 from whis_box.config import read_lines
 from whis_box.errors import InputError, VerificationError
 from whis_box.paths import file_sha256, read_text
 from whis_box.schemas import TLP_ORDER
 
 REMEDY = "run `python -m train.dataset`"
-Tokenize = Callable[[Sequence[tuple[str, bool]]], list[int]]
 # What closes the model's turn; trusted, as the markers of whis_box/prompts.py.
 END_OF_TURN = ("<|im_end|>", True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +12,7 @@ from fastapi import APIRouter, Query
 from whis_box.audit import AuditCheck, tail, verify_log
 from whis_box.box.install import signature_state
 from whis_box.box.manifest import verify
-from whis_box.box.slots import Home
-from whis_box.durable import Disk
+from whis_box.box.slots import home_at
 from whis_box.errors import VerificationError
 from whis_box.knowledge.store import describe
 from whis_box.paths import default_home
@@ -34,7 +32,7 @@ async def me(caller: TheCaller) -> Me:
 async def box_state(call: AskCall, service: TheService) -> BoxState:
     """The manifest, as it was verified when the box was opened."""
     box = service.box
-    home = Home(default_home().absolute(), Disk())
+    home = home_at(default_home())
     signature = await asyncio.to_thread(signature_state, box.folder, home)
     return BoxState(
         folder=str(box.folder),
@@ -67,24 +65,17 @@ async def box_verify(call: AdminCall, service: TheService) -> BoxCheck:
 async def engine(call: AskCall, service: TheService) -> EngineState:
     """The model process and the seats."""
     seats, box = service.ready_seats, service.box
+    state = box.engine.state
     return EngineState(
         running=box.engine.pid is not None,
         pid=box.engine.pid,
         restarts=box.engine.restarts,
-        memory_bytes=_resident_bytes(box.engine.pid),
+        memory_bytes=(state.resident_bytes or None) if state else None,
         info=asdict(box.info),
         seats=seats.n_seats,
         busy=seats.busy,
         waiting=seats.waiting,
     )
-
-
-def _resident_bytes(pid: int | None) -> int | None:
-    """Source: proc_pid_statm(5): the second number is the resident set in pages."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return None
 
 
 @router.get("/box/index", response_model=dict[str, Any], responses=responses())

@@ -269,7 +269,7 @@ class EngineState(Frozen):
     pid: int | None
     restarts: int
     memory_bytes: int | None
-    """Resident memory of the process; None where the system does not tell."""
+    """Resident memory of the process a second ago at most; None until it has told."""
     info: dict[str, Any]
     seats: int
     busy: int
