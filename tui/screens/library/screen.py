@@ -265,16 +265,16 @@ or finds suspicious. An air-gapped host changes by signed packs (F5)."""
             return
         finally:
             self._job = None
-        self._changed(kind, job)
-        await self._load()
-
-    def _changed(self, kind: str, job: Job) -> None:
-        if job.result is None:
+        if job.result is None:  # the index is as it was, and a new count would hide what went wrong
             said = job.error.message if job.error else job.status
             self.say(f"{kind}: {said}", "" if job.status == "cancelled" else "error")
             return
-        self._result = job.result
-        self._outcome = f"{ended(kind, job.result)}; v shows the review"
+        self._changed(kind, job.result)
+        await self._load()
+
+    def _changed(self, kind: str, result: dict[str, Any]) -> None:
+        self._result = result
+        self._outcome = f"{ended(kind, result)}; v shows the review"
         self.say(self._outcome)
         if self.is_current:
             self.action_review()
